@@ -1,0 +1,384 @@
+"""Drives the method over optimizer steps: scores, selections, rates, masters, checkpoints."""
+
+import logging
+import os
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from transformers import PreTrainedModel
+
+from losia_cli.method import localization
+from losia_cli.method.attach import find_targets, replace_linears
+from losia_cli.method.config import LoSiAConfig, LoSiAError
+from losia_cli.method.importance import GradientScore, Score, SensitivityScore
+from losia_cli.method.linear import SubnetLinear
+from losia_cli.method.movement import MovementCheck
+from losia_cli.method.ranks import average_over_ranks, from_first_rank
+from losia_cli.method.subnet import Subnet, carry_over_, overlap
+from losia_cli.method.timeline import Timeline, automatic_period
+
+logger = logging.getLogger(__name__)
+STATE_KEY = "losia"
+GROUP_KEY = "losia_group"
+
+
+def attach(model: PreTrainedModel, config: LoSiAConfig | None = None) -> "LoSiAController":
+    """Put LoSiA into `model`, in place, and return what drives it.
+
+    Raises:
+        LoSiAError: the model or a setting cannot work; the message says why.
+    """
+    return LoSiAController(model, config or LoSiAConfig())
+
+
+@dataclass(frozen=True)
+class Selection:
+    """One re-selection: after `step`, the linear `name` of `group` got `subnet`."""
+
+    step: int
+    group: int
+    name: str
+    subnet: Subnet
+    overlap: float
+
+
+class LoSiAController:
+    """What a training loop calls, in this order: `parameter_groups`, `drive`, `start`.
+
+    Once `drive` has its hooks in the optimizer, everything happens in `optimizer.step()`: any
+    torch optimizer, scheduler, gradient accumulation and clipping work as they are.
+
+    Attributes:
+        layers: the trained linears by name.
+        groups: the names of each timeline group's linears.
+        step: optimizer steps done.
+        on_selection: called with each `Selection`.
+        loss_scale: what the loss is multiplied with before backward (a GradScaler's scale).
+    """
+
+    def __init__(self, model: PreTrainedModel, config: LoSiAConfig) -> None:
+        targets = find_targets(model, config)
+        self.config = config
+        self.layers: dict[str, SubnetLinear] = replace_linears(model, config)
+        self.groups: dict[int, list[str]] = defaultdict(list)
+        for target in targets:
+            if target.group is not None:
+                self.groups[target.group].append(target.name)
+        self.step = 0
+        self.timeline: Timeline | None = None
+        self.on_selection: list[Callable[[Selection], None]] = []
+        self.loss_scale: Callable[[], float] = lambda: 1.0
+        self._optimizer: Optimizer | None = None
+        self._model = model
+        self._chosen = "random" in (config.initial_subnet, config.localization)
+        self._own_rates: list[float] = []
+        self._check = MovementCheck(model, self.layers)
+        self._resumed_scores: dict[str, dict[str, Tensor]] = {}
+
+    # ------------------------------------------------------------------ setting a run up
+
+    def parameter_groups(self, model: nn.Module | None = None) -> list[dict[str, Any]]:
+        """The optimizer's parameter groups: one per timeline group, then one for all the rest.
+
+        Args:
+            model: the model that is trained, if it wraps the one attached to (a value head).
+        """
+        groups: list[dict[str, Any]] = [
+            {"params": [self.layers[name].subnet for name in names], GROUP_KEY: group}
+            for group, names in sorted(self.groups.items())
+        ]
+        grouped = {id(parameter) for group in groups for parameter in group["params"]}
+        rest = [
+            parameter
+            for parameter in (model or self._model).parameters()
+            if parameter.requires_grad and id(parameter) not in grouped
+        ]
+        return [*groups, {"params": rest, GROUP_KEY: None}] if rest else groups
+
+    def drive(self, optimizer: Optimizer) -> None:
+        """Hook into `optimizer`, which was made from `parameter_groups`."""
+        if any(GROUP_KEY not in group for group in optimizer.param_groups):
+            raise LoSiAError("the optimizer was not made from LoSiAController.parameter_groups()")
+        self._optimizer = optimizer
+        optimizer.register_step_pre_hook(self._before_step)
+        optimizer.register_step_post_hook(self._after_step)
+        optimizer.register_state_dict_post_hook(self._save)
+        optimizer.register_load_state_dict_pre_hook(self._load)
+
+    def start(self, total_steps: int, warmup_steps: int = 0) -> None:
+        """Lay the timeline over a run of `total_steps` optimizer steps.
+
+        Raises:
+            LoSiAError: the first subnet is to be scored, and was not.
+        """
+        if not self._chosen:
+            raise LoSiAError(
+                "initial_subnet is 'scored': call score_first_subnets before start, or set it "
+                "to 'random'"
+            )
+        period = self.config.period
+        if isinstance(period, str):
+            period = automatic_period(total_steps, len(self.groups))
+        self.timeline = Timeline(
+            groups=len(self.groups),
+            period=period,
+            total_steps=total_steps,
+            warmup_steps=warmup_steps,
+            schedule=self.config.schedule,
+            rewarm=self.config.rewarm,
+        )
+        self._set_scores(self.step)
+        never = self.timeline.never_reselected()
+        if never and self.config.schedule != "static":
+            logger.warning(
+                "%d of %d groups are never re-selected: %d steps hold less than one cycle of %d "
+                "slots of %d steps (losia_period: auto derives a fitting period)",
+                len(never), len(self.groups), total_steps, len(self.groups), period,
+            )  # fmt: skip
+
+    @property
+    def needs_first_subnets(self) -> bool:
+        """Whether `score_first_subnets` has to be called before `start`."""
+        return not self._chosen
+
+    def score_first_subnets(
+        self, batches: Sequence[Any], loss: Callable[[Any], Tensor], memory: int | None = None
+    ) -> None:
+        """Choose every group's first subnet from the full gradients of a few batches.
+
+        The batches are gone through as often as it takes to score all groups within `memory`.
+
+        Args:
+            batches: what `loss` takes; one score update each.
+            loss: from a batch to a scalar that can be differentiated.
+            memory: bytes for scores; by default half of what is free on the weights' device.
+        """
+        waiting = sorted(self.groups)
+        at_a_time = len(waiting)
+        budget = free_memory(self._device()) // 2 if memory is None else memory
+        while waiting:
+            now = self._fitting(waiting[:at_a_time], budget)
+            try:
+                self._score_on(now, batches, loss)
+            except torch.OutOfMemoryError:
+                self._forget_scores()
+                if len(now) == 1:
+                    raise
+                at_a_time = len(now) // 2
+                continue
+            for chosen in now:
+                self._reselect(chosen, step=-1)
+            self._forget_scores()
+            waiting = waiting[len(now) :]
+        self._chosen = True
+
+    def trainable_parameters(self) -> int:
+        """The number of entries in all subnets."""
+        return sum(layer.subnet.numel() for layer in self.layers.values())
+
+    # ------------------------------------------------------------------ one optimizer step
+
+    def _before_step(self, optimizer: Optimizer, *_: Any) -> None:
+        timeline = self._timeline()
+        self._advance_scores()
+        self._own_rates = [group["lr"] for group in optimizer.param_groups]
+        for group in optimizer.param_groups:
+            if group[GROUP_KEY] is not None:
+                group["lr"] = group["lr"] * timeline.rate_factor(self.step, group[GROUP_KEY])
+        self._check.before(optimizer)
+
+    def _after_step(self, optimizer: Optimizer, *_: Any) -> None:
+        for group, rate in zip(optimizer.param_groups, self._own_rates, strict=True):
+            group["lr"] = rate
+        self._check.after()
+        for layer in self.layers.values():
+            layer.scatter()
+        for number in self._timeline().reselected_after(self.step):
+            self._reselect(number, self.step)
+        self.step += 1
+        self._set_scores(self.step)
+
+    def _advance_scores(self) -> None:
+        for layer in self.layers.values():
+            if layer.score is not None:
+                layer.score.gradient /= self.loss_scale()
+                average_over_ranks(layer.score.gradient)
+                layer.score.advance(layer.weight.detach())
+
+    def _set_scores(self, step: int) -> None:
+        """Give a score to the linears that are measured at `step`, and to no other."""
+        timeline = self._timeline()
+        measured = set(timeline.scored(step))
+        if self.config.importance == "gradient" and not timeline.reselected_after(step):
+            measured = set()  # only the slot's last gradient counts
+        for group, names in self.groups.items():
+            for name in names:
+                layer = self.layers[name]
+                if group not in measured or self.config.localization == "random":
+                    layer.score = None
+                elif layer.score is None:
+                    layer.score = self._new_score(layer, self._resumed_scores.pop(name, {}))
+
+    def _new_score(self, layer: SubnetLinear, state: dict[str, Tensor] | None = None) -> Score:
+        like = torch.empty_like(layer.weight, dtype=layer.subnet.dtype)
+        if self.config.importance == "gradient":
+            return GradientScore(like)
+        score = SensitivityScore(like, self.config.ema)
+        for name, value in (state or {}).items():
+            score.state()[name].copy_(value)
+        return score
+
+    # ------------------------------------------------------------------ selection
+
+    @torch.no_grad()
+    def _reselect(self, group: int, step: int) -> None:
+        for position, name in enumerate(self.groups[group]):
+            layer = self.layers[name]
+            old, old_masters = layer.selected, layer.subnet.detach().clone()
+            new = from_first_rank(self._choose(layer, (step, group, position)))
+            masters = layer.select(new)
+            carry_over_(masters, new, old_masters, old)
+            self._reset_state(layer, new, old)
+            selection = Selection(step, group, name, new, overlap(new, old))
+            for listener in self.on_selection:
+                listener(selection)
+
+    def _choose(self, layer: SubnetLinear, draw: tuple[int, int, int]) -> Subnet:
+        rows = layer.subnet.shape[0]
+        columns = None if layer.columns is None else layer.subnet.shape[1]
+        if layer.score is None:  # random: the same draw at the same step, resumed or not
+            seed = hash((self.config.seed, *draw)) % 2**63
+            generator = torch.Generator().manual_seed(seed)
+            drawn = localization.random_subnet(
+                (layer.out_features, layer.in_features), rows, columns, generator
+            )
+            device = layer.weight.device
+            return Subnet(*(i if i is None else i.to(device) for i in (drawn.rows, drawn.columns)))
+        scores = layer.score.value()
+        if columns is None:
+            return localization.best_rows(scores, rows)
+        return localization.greedy(scores, rows, columns)
+
+    def _reset_state(self, layer: SubnetLinear, new: Subnet, old: Subnet) -> None:
+        if self._optimizer is None:
+            return
+        state = self._optimizer.state.get(layer.subnet)
+        if not state:
+            return
+        moments = [name for name, value in state.items() if _is_moment(value, layer.subnet)]
+        quantized = any(isinstance(v, Tensor) and v.dtype == torch.uint8 for v in state.values())
+        if self.config.reset == "fresh" or quantized:
+            del self._optimizer.state[layer.subnet]
+            return
+        for name in moments:
+            before = state[name]
+            state[name] = torch.zeros_like(before)
+            if self.config.reset == "keep":
+                carry_over_(state[name], new, before, old)
+
+    # ------------------------------------------------------------------ the first subnet
+
+    def _score_on(
+        self, groups: Iterable[int], batches: Sequence[Any], loss: Callable[[Any], Tensor]
+    ) -> None:
+        for group in groups:
+            for name in self.groups[group]:
+                self.layers[name].score = self._new_score(self.layers[name])
+        for batch in batches:
+            loss(batch).backward()
+            self._advance_scores()
+        for parameter in self._model.parameters():
+            parameter.grad = None
+
+    def _forget_scores(self) -> None:
+        for layer in self.layers.values():
+            layer.score = None
+
+    def _fitting(self, groups: Sequence[int], budget: int) -> list[int]:
+        """The first groups whose scores fit into `budget` bytes; at least one."""
+        fitting: list[int] = []
+        for group in groups:
+            for name in self.groups[group]:
+                layer = self.layers[name]
+                budget -= 4 * layer.weight.numel() * layer.subnet.element_size()
+            if budget < 0 and fitting:
+                break
+            fitting.append(group)
+        return fitting
+
+    def _device(self) -> torch.device:
+        return next(iter(self.layers.values())).weight.device
+
+    def _timeline(self) -> Timeline:
+        if self.timeline is None:
+            raise LoSiAError("call LoSiAController.start before the first optimizer step")
+        return self.timeline
+
+    # ------------------------------------------------------------------ checkpoints
+
+    def _save(self, _: Optimizer, state_dict: dict[str, Any]) -> dict[str, Any]:
+        layers = {}
+        for name, layer in self.layers.items():
+            selected, score = layer.selected, layer.score
+            entry = {"master": layer.subnet.detach().clone()}
+            if selected.rows is not None:
+                entry["rows"] = selected.rows
+            if selected.columns is not None:
+                entry["columns"] = selected.columns
+            for part, value in (score.state() if score else {}).items():
+                entry[f"score.{part}"] = value.clone()
+            layers[name] = entry
+        state_dict[STATE_KEY] = {"step": self.step, "layers": layers}
+        return state_dict
+
+    @torch.no_grad()
+    def _load(self, _: Optimizer, state_dict: dict[str, Any]) -> dict[str, Any]:
+        state_dict = dict(state_dict)
+        saved = state_dict.pop(STATE_KEY, None)
+        if saved is None:
+            raise LoSiAError("the optimizer's checkpoint holds no LoSiA state")
+        self._refuse_other_shapes(saved["layers"])
+        for name, entry in saved["layers"].items():
+            layer = self.layers[name]
+            device = layer.weight.device
+            for part in ("rows", "columns"):
+                if part in entry:
+                    setattr(layer, part, entry[part].to(device))
+            layer.subnet.copy_(entry["master"])
+            layer.scatter()
+            self._resumed_scores[name] = {
+                part.removeprefix("score."): value
+                for part, value in entry.items()
+                if part.startswith("score.")
+            }
+        self.step, self._chosen = saved["step"], True
+        if self.timeline is not None:
+            self._forget_scores()
+            self._set_scores(self.step)
+        return state_dict
+
+    def _refuse_other_shapes(self, saved: dict[str, dict[str, Tensor]]) -> None:
+        ours = {name: tuple(layer.subnet.shape) for name, layer in self.layers.items()}
+        theirs = {name: tuple(entry["master"].shape) for name, entry in saved.items()}
+        if ours != theirs:
+            name = next(n for n in {**ours, **theirs} if ours.get(n) != theirs.get(n))
+            raise LoSiAError(
+                f"the checkpoint's subnet of {name} has the shape {theirs.get(name)}, but this "
+                f"run's has {ours.get(name)}: resume with the settings it was made with"
+            )
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes free on `device`."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def _is_moment(value: Any, parameter: Tensor) -> bool:
+    return isinstance(value, Tensor) and value.shape == parameter.shape and value.dim() > 0

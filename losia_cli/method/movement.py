@@ -1,0 +1,50 @@
+"""Proof by the first optimizer step that what should train does, and that nothing else does."""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from losia_cli.method.config import LoSiAError
+from losia_cli.method.linear import SubnetLinear
+
+
+class MovementCheck:
+    """On the first step whose rates are not zero: every subnet moves, no frozen weight does."""
+
+    def __init__(self, model: nn.Module, layers: Mapping[str, SubnetLinear]) -> None:
+        self._model, self._layers = model, layers
+        self._done = False
+        self._masters: dict[str, Tensor] = {}
+        self._versions: dict[str, int] = {}
+
+    def before(self, optimizer: Optimizer) -> None:
+        """Remember the subnets and the versions of the frozen weights."""
+        if not self._done and all(group["lr"] > 0 for group in optimizer.param_groups):
+            self._masters = {n: layer.subnet.detach().clone() for n, layer in self._layers.items()}
+            self._versions = self._frozen_versions()
+
+    def after(self) -> None:
+        """Compare; called before the masters are scattered.
+
+        Raises:
+            LoSiAError: naming a subnet that stood still or a frozen weight that changed.
+        """
+        if not self._masters:
+            return
+        still = [n for n, old in self._masters.items() if torch.equal(self._layers[n].subnet, old)]
+        if still:
+            raise LoSiAError(
+                f"the first optimizer step did not move {len(still)} of {len(self._masters)} "
+                f"subnets, {still[0]} first: no gradient reaches them (are all labels masked, or "
+                "do reentrant checkpoints lack model.enable_input_require_grads()?)"
+            )
+        versions = self._frozen_versions()
+        changed = [name for name, version in self._versions.items() if versions[name] != version]
+        if changed:
+            raise LoSiAError(f"the first optimizer step changed a frozen weight: {changed[0]}")
+        self._done, self._masters = True, {}
+
+    def _frozen_versions(self) -> dict[str, int]:
+        return {n: p._version for n, p in self._model.named_parameters() if not p.requires_grad}

@@ -1,0 +1,25 @@
+"""What ranks must agree on when several train together: the scores and the choice."""
+
+from torch import Tensor, distributed
+
+from losia_cli.method.subnet import Subnet
+
+
+def average_over_ranks(gradient: Tensor) -> None:
+    """Average `gradient` over all ranks, in place."""
+    if _world_size() > 1:
+        distributed.all_reduce(gradient)
+        gradient /= _world_size()
+
+
+def from_first_rank(subnet: Subnet) -> Subnet:
+    """Rank 0's subnet, on every rank."""
+    for indices in (subnet.rows, subnet.columns):
+        if indices is not None and _world_size() > 1:
+            distributed.broadcast(indices, src=0)
+    return subnet
+
+
+def _world_size() -> int:
+    ready = distributed.is_available() and distributed.is_initialized()
+    return distributed.get_world_size() if ready else 1
