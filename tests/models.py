@@ -66,4 +66,9 @@ def weights(model: nn.Module) -> dict[str, Tensor]:
 def assert_same(ours: dict[str, Tensor], theirs: dict[str, Tensor], **tolerance: float) -> None:
     assert ours.keys() == theirs.keys()
     for name, value in ours.items():
-        torch.testing.assert_close(value, theirs[name], msg=lambda m, n=name: f"{n}: {m}", **(tolerance or {"rtol": 1e-9, "atol": 1e-11}))
+        torch.testing.assert_close(
+            value,
+            theirs[name],
+            msg=lambda m, n=name: f"{n}: {m}",
+            **(tolerance or {"rtol": 1e-9, "atol": 1e-11}),
+        )

@@ -1,0 +1,392 @@
+"""What proves the method right: whole runs against full fine-tuning and against each other."""
+
+import copy
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from losia_cli.method import LoSiAConfig, LoSiAError, attach, use_chunked_loss
+from tests.models import ARCHITECTURES, assert_same, batches, loss_of, tiny, weights
+
+FULL = {"rank_factor": 1.0, "output_factor": 1.0, "initial_subnet": "random"}
+MOVING = {"rank_factor": 0.25, "output_factor": 0.25, "period": 3, "initial_subnet": "random"}
+
+
+def adamw(parameters, **kwargs):
+    return torch.optim.AdamW(parameters, **{"lr": 1e-2, "weight_decay": 0.01, **kwargs})
+
+
+def schedule(optimizer):
+    return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 / (1 + 0.1 * step))
+
+
+class Run:
+    """A bare training loop: `accumulate` micro-batches a step, gradients clipped."""
+
+    def __init__(self, model, config, total=24, warmup=0, **optimizer):
+        self.model, self.clip = model, 0.5
+        self.controller = None
+        if config is None:
+            parameters = [m.weight for m in model.modules() if type(m) is torch.nn.Linear]
+            model.requires_grad_(False)
+            for parameter in parameters:
+                parameter.requires_grad_(True)
+            self.optimizer = adamw(parameters, **optimizer)
+        else:
+            self.controller = attach(model, config)
+            self.optimizer = adamw(self.controller.parameter_groups(), **optimizer)
+            self.controller.drive(self.optimizer)
+        self.scheduler = schedule(self.optimizer)
+        self.selections, self.total, self.warmup = [], total, warmup
+
+    def start(self, score_on=()):
+        if self.controller.needs_first_subnets:
+            self.controller.score_first_subnets(score_on, lambda ids: loss_of(self.model, ids))
+        self.controller.on_selection.append(self.selections.append)
+        self.controller.start(self.total, self.warmup)
+        return self
+
+    def steps(self, data, accumulate=1):
+        for start in range(0, len(data), accumulate):
+            for ids in data[start : start + accumulate]:
+                (loss_of(self.model, ids) / accumulate).backward()
+            trained = [p for g in self.optimizer.param_groups for p in g["params"]]
+            torch.nn.utils.clip_grad_norm_(trained, self.clip)
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+            self.scheduler.step()
+        return self
+
+    def chosen(self):
+        return [
+            (
+                s.step,
+                s.name,
+                s.subnet.rows.tolist(),
+                None if s.subnet.columns is None else s.subnet.columns.tolist(),
+            )
+            for s in self.selections
+        ]
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("pro", [True, False])
+def test_p_1_is_full_fine_tuning(architecture, pro):
+    """Oracle 1, step for step: the same linears, the tied embedding through the head."""
+    model = tiny(architecture)
+    full = Run(copy.deepcopy(model), None)
+    ours = Run(model, LoSiAConfig(**FULL, schedule="static", pro=pro)).start()
+    for ids in batches(6):
+        full.steps([ids])
+        ours.steps([ids])
+        assert_same(weights(ours.model), weights(full.model))
+
+
+def test_p_1_is_full_fine_tuning_across_selections_that_keep_moments():
+    model = tiny()
+    full = Run(copy.deepcopy(model), None).steps(batches(20))
+    settings = LoSiAConfig(**FULL, period=2, rewarm=False, reset="keep")
+    ours = Run(model, settings, total=20).start().steps(batches(20))
+    assert len(ours.selections) > 7 * 3
+    assert_same(weights(ours.model), weights(full.model))
+
+
+def test_float32_stays_within_1e_5():
+    model = tiny(dtype=torch.float32)
+    full = Run(copy.deepcopy(model), None).steps(batches(8))
+    ours = Run(model, LoSiAConfig(**FULL, schedule="static")).start().steps(batches(8))
+    assert_same(weights(ours.model), weights(full.model), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("reset", ["moments", "fresh", "keep"])
+@pytest.mark.parametrize("mode", ["async", "sync"])
+@pytest.mark.parametrize("importance", ["sensitivity", "gradient"])
+def test_losia_is_losia_pro_across_selections(reset, mode, importance):
+    """Oracle 2."""
+    settings = {**MOVING, "reset": reset, "schedule": mode, "importance": importance}
+    runs = [
+        Run(tiny(), LoSiAConfig(**settings, pro=pro)).start().steps(batches(24))
+        for pro in (True, False)
+    ]
+    assert runs[0].chosen() == runs[1].chosen() != []
+    assert_same(weights(runs[0].model), weights(runs[1].model))
+
+
+@pytest.mark.parametrize("initial", ["random", "scored"])
+def test_accumulation_is_a_larger_batch(initial):
+    """Oracle 3: k micro-batches of b are one batch of k b."""
+    settings = LoSiAConfig(**{**MOVING, "initial_subnet": initial})
+    small = batches(36)
+    joint = [torch.cat(small[i : i + 3]) for i in range(0, 36, 3)]
+    apart = Run(tiny(), settings, total=12).start(joint[:2]).steps(small, accumulate=3)
+    together = Run(tiny(), settings, total=12).start(joint[:2]).steps(joint)
+    assert apart.chosen() == together.chosen() != []
+    assert_same(weights(apart.model), weights(together.model), rtol=1e-6, atol=1e-8)
+
+
+@settings(max_examples=12, deadline=None)
+@given(
+    factor=st.sampled_from([1 / 8, 0.3, 0.9]),
+    output=st.sampled_from([0.0, 0.1, 1.0]),
+    period=st.integers(1, 5),
+    dtype=st.sampled_from([torch.float64, torch.float32, torch.bfloat16]),
+    mode=st.sampled_from(["async", "sync", "static"]),
+    localization=st.sampled_from(["greedy", "random"]),
+    architecture=st.sampled_from(["llama", "gemma", "phi3", "qwen2"]),
+)
+def test_outside_all_subnets_nothing_changes(
+    factor, output, period, dtype, mode, localization, architecture
+):
+    """Oracle 5, bit for bit; and inside one slot the change is one rows x columns rectangle."""
+    model = tiny(architecture, dtype)
+    base = weights(model)
+    run = Run(
+        model,
+        LoSiAConfig(
+            factor,
+            output,
+            period,
+            schedule=mode,
+            localization=localization,
+            initial_subnet="random",
+        ),
+        total=14,
+        lr=0.1,
+    ).start()
+    touched = {
+        n: torch.zeros(la.weight.shape, dtype=torch.bool) for n, la in run.controller.layers.items()
+    }
+    for ids in batches(14):
+        before = weights(model)
+        selected = {n: la.selected for n, la in run.controller.layers.items()}
+        run.steps([ids])
+        for name, layer in run.controller.layers.items():
+            inside = torch.zeros_like(touched[name])
+            selected[name].scatter_(inside, torch.ones_like(layer.subnet, dtype=torch.bool))
+            changed = weights(model)[f"{name}.weight"] != before[f"{name}.weight"]
+            assert not (changed & ~inside).any(), f"{name} changed outside its subnet"
+            touched[name] |= inside
+    tied = model.get_input_embeddings().weight is model.get_output_embeddings().weight
+    for name, value in weights(model).items():
+        linear = name.removesuffix(".weight")
+        linear = "lm_head" if tied and "embed_tokens" in name else linear
+        outside = (
+            ~touched[linear] if linear in touched else torch.ones_like(value, dtype=torch.bool)
+        )
+        assert torch.equal(value[outside], base[name][outside]), f"{name} changed outside"
+
+
+def test_inside_one_slot_the_changed_entries_are_the_rectangle():
+    model = tiny()
+    base = weights(model)
+    run = Run(model, LoSiAConfig(**{**MOVING, "period": 50})).start().steps(batches(5))
+    for name, layer in run.controller.layers.items():
+        changed = weights(model)[f"{name}.weight"] != base[f"{name}.weight"]
+        expected = torch.zeros_like(changed)
+        layer.selected.scatter_(expected, torch.ones_like(layer.subnet, dtype=torch.bool))
+        assert torch.equal(changed, expected), name
+
+
+@pytest.mark.parametrize("stop", range(1, 13))
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_resuming_at_any_step_is_never_having_stopped(stop, dtype, tmp_path):
+    """Oracle 4, bit for bit, selection boundaries and half-filled scores included."""
+    data = batches(12)
+
+    def fresh():
+        return Run(tiny(dtype=dtype), LoSiAConfig(**MOVING), total=12)
+
+    whole = fresh().start().steps(data)
+    first = fresh().start().steps(data[:stop])
+    torch.save(
+        [first.model.state_dict(), first.optimizer.state_dict(), first.scheduler.state_dict()],
+        tmp_path / "checkpoint.pt",
+    )
+    model, optimizer, scheduler = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    second = fresh()
+    second.model.load_state_dict(model)
+    second.optimizer.load_state_dict(optimizer)
+    second.scheduler.load_state_dict(scheduler)
+    second.start().steps(data[stop:])
+    assert second.controller.step == 12
+    assert_same(weights(second.model), weights(whole.model), rtol=0, atol=0)
+
+
+def test_resuming_with_other_sizes_is_refused():
+    run = Run(tiny(), LoSiAConfig(**MOVING)).start().steps(batches(2))
+    other = Run(tiny(), LoSiAConfig(**{**MOVING, "rank_factor": 0.5}))
+    with pytest.raises(LoSiAError, match="resume with the settings it was made with"):
+        other.optimizer.load_state_dict(run.optimizer.state_dict())
+
+
+@pytest.mark.parametrize("reentrant", [True, False])
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+def test_gradient_checkpointing_changes_nothing(reentrant, attention):
+    plain = Run(tiny(attention=attention), LoSiAConfig(**MOVING)).start().steps(batches(24))
+    model = tiny(attention=attention)
+    model.gradient_checkpointing_enable({"use_reentrant": reentrant})
+    model.enable_input_require_grads()
+    again = Run(model, LoSiAConfig(**MOVING)).start().steps(batches(24))
+    assert again.chosen() == plain.chosen() != []
+    assert_same(weights(again.model), weights(plain.model))
+
+
+def test_chunked_loss_changes_nothing():
+    runs = []
+    for chunked in (True, False):
+        run = Run(tiny("gemma2"), LoSiAConfig(**MOVING))
+        if chunked:
+            use_chunked_loss(run.model)
+        runs.append(run.start().steps(batches(24)))
+    assert runs[0].chosen() == runs[1].chosen()
+    assert_same(weights(runs[0].model), weights(runs[1].model), rtol=1e-4, atol=1e-6)
+
+
+def test_rewarming_multiplies_the_schedulers_rate_and_gives_it_back():
+    run = Run(tiny(), LoSiAConfig(**{**MOVING, "period": 4}), total=40).start()
+    used, plain = [], []
+    run.optimizer.register_step_pre_hook(
+        lambda optimizer, *_: used.append([g["lr"] for g in optimizer.param_groups])
+    )
+    for step, ids in enumerate(batches(12)):
+        run.steps([ids])
+        plain.append(1e-2 / (1 + 0.1 * step))
+    for step in range(12):
+        for group in range(4):
+            factor = step % 4 / 4 if step // 4 == group + 1 else 1.0
+            assert used[step][group] == pytest.approx(plain[step] * factor)
+    after = [g["lr"] for g in run.optimizer.param_groups]
+    assert after == pytest.approx([1e-2 / 2.2] * 4)
+
+
+def test_resets():
+    """Moments, step counts and masters of one linear right after its re-selection."""
+    for reset in ("moments", "fresh", "keep"):
+        halves = {**MOVING, "rank_factor": 0.5, "output_factor": 0}
+        run = Run(tiny(), LoSiAConfig(**{**halves, "reset": reset})).start()
+        layer = run.controller.layers["model.layers.0.mlp.up_proj"]
+        run.steps(batches(2))
+        old, masters = layer.selected, layer.subnet.detach().clone()
+        run.steps(batches(1, seed=9))
+        state = run.optimizer.state.get(layer.subnet, {})
+        if reset == "fresh":
+            assert not state
+        else:
+            assert state["step"] == 3
+            everywhere = torch.zeros(layer.weight.shape, dtype=torch.bool)
+            old.scatter_(everywhere, torch.ones_like(masters, dtype=torch.bool))
+            stayed = layer.selected.gather(everywhere)
+            assert 0 < stayed.sum() < stayed.numel()
+            assert not state["exp_avg"][~stayed].any()
+            assert state["exp_avg"][stayed].any() == (reset == "keep")
+        expected = layer.selected.gather(layer.weight)
+        torch.testing.assert_close(layer.subnet.detach(), expected)
+
+
+def test_entries_that_stay_selected_keep_their_masters():
+    run = Run(tiny(dtype=torch.bfloat16), LoSiAConfig(**{**MOVING, "output_factor": 0})).start()
+    layer = run.controller.layers["model.layers.0.mlp.up_proj"]
+    run.steps(batches(2))
+    seen = {}
+    run.controller._check.after = lambda: seen.update(
+        old=layer.selected, masters=layer.subnet.detach().clone()
+    )
+    run.steps(batches(1, seed=9))
+    masters, full = seen["masters"], torch.full(layer.weight.shape, torch.nan)
+    seen["old"].scatter_(full, masters)
+    kept = layer.selected.gather(full)
+    stayed = ~kept.isnan()
+    assert 0 < stayed.sum() < stayed.numel()
+    assert torch.equal(layer.subnet[stayed], kept[stayed])
+    assert (kept[stayed] != kept[stayed].bfloat16().float()).any(), "masters hold more than bf16"
+
+
+def test_scored_first_subnet_captures_more_than_a_random_one():
+    from losia_cli.method.localization import captured
+
+    model, data = tiny(), batches(1)
+    config = LoSiAConfig(**{**MOVING, "initial_subnet": "scored", "schedule": "static"})
+    scored = Run(model, config).start(data)
+    full = tiny()
+    loss_of(full, data[0]).backward()
+    random = Run(tiny(), LoSiAConfig(**MOVING)).controller
+    for name, layer in scored.controller.layers.items():
+        linear = full.get_submodule(name)
+        importance = (linear.weight.grad * linear.weight).abs()
+        assert captured(importance, layer.selected) > captured(
+            importance, random.layers[name].selected
+        )
+
+
+def test_scoring_in_small_portions_chooses_the_same():
+    data = batches(3)
+    chosen = []
+    for memory in (None, 1):
+        model = tiny()
+        controller = attach(model, LoSiAConfig(**{**MOVING, "initial_subnet": "scored"}))
+        controller.score_first_subnets(data, lambda ids, m=model: loss_of(m, ids), memory)
+        chosen.append([layer.subnet.detach().clone() for layer in controller.layers.values()])
+        assert all(parameter.grad is None for parameter in model.parameters())
+        assert all(layer.score is None for layer in controller.layers.values())
+    assert all(torch.equal(a, b) for a, b in zip(*chosen, strict=True))
+
+
+def test_start_without_the_scores_it_needs_is_refused():
+    controller = attach(tiny(), LoSiAConfig())
+    controller.drive(adamw(controller.parameter_groups()))
+    with pytest.raises(LoSiAError, match="score_first_subnets"):
+        controller.start(10)
+
+
+def test_a_subnet_that_stands_still_is_named():
+    run = Run(tiny(), LoSiAConfig(**MOVING)).start()
+    run.controller.layers["model.layers.1.mlp.up_proj"].subnet.requires_grad_(False)
+    with pytest.raises(
+        LoSiAError, match=r"did not move 1 of 22 subnets, model\.layers\.1\.mlp\.up"
+    ):
+        run.steps(batches(1))
+
+
+def test_a_frozen_weight_that_moves_is_named():
+    run = Run(tiny(), LoSiAConfig(**MOVING)).start()
+    norm = run.model.model.norm.weight
+
+    def grow(*_):
+        norm.detach().mul_(2)
+
+    run.optimizer.register_step_pre_hook(grow)
+    with pytest.raises(LoSiAError, match="changed a frozen weight: model.norm.weight"):
+        run.steps(batches(1))
+
+
+def test_loss_scaling_leaves_the_choice_alone():
+    plain = Run(tiny(dtype=torch.float32), LoSiAConfig(**MOVING)).start()
+    plain.clip = 1e9
+    plain.steps(batches(12))
+    run = Run(tiny(dtype=torch.float32), LoSiAConfig(**MOVING)).start()
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**12)
+    run.controller.loss_scale = scaler.get_scale
+    for ids in batches(12):
+        scaler.scale(loss_of(run.model, ids)).backward()
+        scaler.step(run.optimizer)
+        scaler.update()
+        run.optimizer.zero_grad()
+        run.scheduler.step()
+    assert run.chosen() == plain.chosen() != []
+    assert_same(weights(run.model), weights(plain.model), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("make", [torch.optim.SGD, torch.optim.Adagrad, torch.optim.RMSprop])
+def test_any_torch_optimizer_works(make):
+    model = tiny()
+    controller = attach(model, LoSiAConfig(**MOVING))
+    optimizer = make(controller.parameter_groups(), lr=1e-3)
+    controller.drive(optimizer)
+    controller.start(12)
+    for ids in batches(12):
+        loss_of(model, ids).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    assert controller.step == 12

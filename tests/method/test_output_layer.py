@@ -1,0 +1,133 @@
+"""The vocabulary's side against the models' own losses and full fine-tuning's gradients."""
+
+import copy
+import warnings
+
+import pytest
+import torch
+
+from losia_cli.method import LoSiAConfig, attach, use_chunked_loss
+from losia_cli.method import chunked_loss as chunks
+from tests.models import ARCHITECTURES, batches, loss_of, tiny
+
+
+def masked_batch(seed=3):
+    (ids,) = batches(1, size=3, length=11, seed=seed)
+    ids[1, 7:] = 0  # padding
+    labels = ids.masked_fill(ids == 0, -100)
+    labels[:, :4] = -100
+    return {"input_ids": ids, "labels": labels, "attention_mask": (ids != 0).long()}
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES)
+@pytest.mark.parametrize("items", [None, 7])
+def test_chunked_loss_is_the_models_own(architecture, items, monkeypatch):
+    monkeypatch.setattr(chunks, "LOGITS_PER_CHUNK", 5 * 64)  # five tokens at a time
+    model = tiny(architecture)
+    own = model(**masked_batch(), num_items_in_batch=items).loss
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        use_chunked_loss(model)
+        output = model(**masked_batch(), num_items_in_batch=items)
+    torch.testing.assert_close(output.loss, own.to(output.loss.dtype), rtol=1e-6, atol=1e-6)
+    assert output.logits is None
+
+
+def test_chunked_loss_gives_the_same_gradients(monkeypatch):
+    monkeypatch.setattr(chunks, "LOGITS_PER_CHUNK", 5 * 64)
+    for architecture in ARCHITECTURES:
+        own = tiny(architecture)
+        ours = copy.deepcopy(own)
+        controllers = [attach(m, LoSiAConfig(output_factor=0.5, seed=2)) for m in (own, ours)]
+        use_chunked_loss(ours)
+        for model in (own, ours):
+            (3 * model(**masked_batch()).loss).backward()
+        for name, layer in controllers[0].layers.items():
+            other = controllers[1].layers[name].subnet.grad
+            torch.testing.assert_close(layer.subnet.grad, other, rtol=1e-4, atol=1e-6)
+
+
+def test_a_model_with_logits_of_its_own_keeps_its_loss():
+    model = tiny()
+    plain = model.forward
+
+    def doubled(*args, **kwargs):  # a model that scales its logits, as Granite's does
+        output = plain(*args, **{**kwargs, "labels": None})
+        logits, labels = 8 * output.logits, kwargs["labels"]
+        output.loss = torch.nn.functional.cross_entropy(
+            logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten()
+        )
+        return output
+
+    doubled.__wrapped__ = plain
+    model.forward = doubled
+    (ids,) = batches(1)
+    expected = loss_of(model, ids)
+    use_chunked_loss(model)
+    with pytest.warns(UserWarning, match="its own loss is used"):
+        loss = loss_of(model, ids)
+    assert torch.equal(loss, expected)
+
+
+def test_labels_all_masked_give_zero_not_nan():
+    model = tiny()
+    attach(model)
+    use_chunked_loss(model)
+    (ids,) = batches(1)
+    loss = model(input_ids=ids, labels=torch.full_like(ids, -100)).loss
+    loss.backward()
+    assert loss.item() == 0
+
+
+def test_evaluation_can_keep_its_logits():
+    model = tiny()
+    use_chunked_loss(model, in_evaluation=False)
+    (ids,) = batches(1)
+    assert model(input_ids=ids, labels=ids).logits is None
+    assert model.eval()(input_ids=ids, labels=ids).logits.shape == (*ids.shape, 64)
+
+
+@pytest.mark.parametrize("architecture", ["gemma", "gemma2", "gemma3_text", "llama"])
+@pytest.mark.parametrize("chunked", [True, False])
+@pytest.mark.parametrize("factor", [0.25, 1.0])
+@pytest.mark.parametrize("scored", [True, False])
+def test_tied_rows_get_full_fine_tunings_gradient(architecture, chunked, factor, scored):
+    """Both parts, the head's and the embedding's; the padding row gets none of the latter."""
+    model = tiny(architecture, tie_word_embeddings=True)
+    full = copy.deepcopy(model)
+    controller = attach(model, LoSiAConfig(output_factor=factor, initial_subnet="random"))
+    head = controller.layers["lm_head"]
+    if chunked:
+        use_chunked_loss(model)
+    if scored:
+        head.score = controller._new_score(head)
+    for each in (model, full):
+        each(**masked_batch()).loss.backward()
+    expected = full.lm_head.weight.grad
+    torch.testing.assert_close(
+        head.subnet.grad, head.selected.gather(expected), rtol=1e-5, atol=1e-7
+    )
+    if scored:
+        torch.testing.assert_close(head.score.gradient, expected, rtol=1e-5, atol=1e-7)
+
+
+def test_the_tie_is_kept_and_the_scale_too():
+    model = tiny("gemma")
+    before = model(input_ids=batches(1)[0]).logits
+    attach(model)
+    assert model.lm_head.weight is model.get_input_embeddings().weight
+    assert torch.equal(model(input_ids=batches(1)[0]).logits, before)
+
+
+def test_output_factor_zero_freezes_and_one_trains_outside_the_timeline():
+    frozen = attach(tiny(), LoSiAConfig(output_factor=0))
+    assert "lm_head" not in frozen.layers
+    assert len(frozen.groups) == 3
+    whole = attach(tiny(), LoSiAConfig(output_factor=1))
+    assert whole.layers["lm_head"].subnet.shape == (64, 32)
+    assert len(whole.groups) == 3
+    assert whole.parameter_groups()[-1]["losia_group"] is None
+    part = attach(tiny(), LoSiAConfig(output_factor=1 / 8))
+    assert part.groups[0] == ["lm_head"]
+    assert part.layers["lm_head"].subnet.shape == (8, 32)
+    assert len(part.groups) == 4
