@@ -1,0 +1,108 @@
+"""What a recipe's run needs beside the package itself: a model, data, a machine, more packages."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from losia_cli.errors import UserError
+
+HUB = "the Hugging Face hub, unless already in its cache"
+
+# Keys that, when set, make LLaMA-Factory or transformers import a package we do not install.
+_PACKAGES = {
+    "use_galore": ["galore-torch"],
+    "use_apollo": ["apollo-torch"],
+    "use_badam": ["badam"],
+    "use_adam_mini": ["adam-mini"],
+    "use_swanlab": ["swanlab"],
+    "use_unsloth": ["unsloth"],
+    "enable_liger_kernel": ["liger-kernel"],
+    "deepspeed": ["deepspeed"],
+    "predict_with_generate": ["jieba", "nltk", "rouge-chinese"],
+}
+_TRACKERS = {"mlflow", "swanlab", "tensorboard", "trackio", "wandb"}
+_BITSANDBYTES = ("8bit", "ademamix", "bnb", "lion", "paged")
+
+
+@dataclass(frozen=True)
+class Need:
+    """One thing a run needs.
+
+    Attributes:
+        key: the recipe's key that asks for it.
+        what: the thing.
+        where: where it is, or how to get it.
+        missing: whether it is known not to be there.
+    """
+
+    key: str
+    what: str
+    where: str
+    missing: bool = False
+
+
+def needs(values: dict[str, Any]) -> Iterator[Need]:
+    """All that a run with these values needs; `UserError` for a broken dataset_info.json."""
+    model = values.get("model_name_or_path")
+    if isinstance(model, str):
+        yield Need("model_name_or_path", model, "a folder here" if Path(model).is_dir() else HUB)
+    yield from _data(values)
+    if (values.get("bf16") or values.get("pure_bf16")) and not values.get("use_cpu"):
+        yield Need("bf16", "a GPU that computes in bfloat16", "not looked for here")
+    yield from packages(values)
+
+
+def packages(values: dict[str, Any]) -> Iterator[Need]:
+    """The packages, beside those we install, that a run with these values imports."""
+    for key, name in _asked_for(values):
+        missing = find_spec(name.replace("-", "_")) is None
+        yield Need(key, f"package {name}", f"pip install {name}" if missing else "here", missing)
+
+
+def _asked_for(values: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    for key, names in _PACKAGES.items():
+        if values.get(key):
+            yield from ((key, name) for name in names)
+    optim = str(values.get("optim", ""))
+    if any(part in optim for part in _BITSANDBYTES) and "torch" not in optim:
+        yield "optim", "bitsandbytes"
+    for tracker in sorted(_TRACKERS & set(names_in(values.get("report_to")))):
+        yield "report_to", tracker
+
+
+def _data(values: dict[str, Any]) -> Iterator[Need]:
+    folder = str(values.get("dataset_dir", "data"))
+    elsewhere = folder == "ONLINE" or folder.startswith("REMOTE:")
+    register = Path(folder, "dataset_info.json")
+    registered = {} if elsewhere else _registered(register)
+    for key in ("dataset", "eval_dataset"):
+        for name in names_in(values.get(key)):
+            entry = registered.get(name)
+            if elsewhere:
+                yield Need(key, f"data {name}", HUB)
+            elif entry is None:
+                yield Need(key, f"data {name}", f"not registered in {register}", missing=True)
+            elif "file_name" in entry:
+                file = register.parent / entry["file_name"]
+                yield Need(key, f"data {name}", str(file), missing=not file.exists())
+            else:
+                yield Need(key, f"data {entry.get('hf_hub_url', name)}", HUB)
+
+
+def _registered(register: Path) -> dict[str, Any]:
+    if not register.is_file():
+        return {}
+    try:
+        return json.loads(register.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        place = f"line {error.lineno}, column {error.colno}"
+        raise UserError(f"{register}, {place} is not valid JSON: {error.msg}") from error
+
+
+def names_in(value: Any) -> list[str]:
+    """The names in a list or, as LLaMA-Factory also takes them, between commas."""
+    names = value.split(",") if isinstance(value, str) else value
+    return [str(name).strip() for name in names] if isinstance(names, list) else []
