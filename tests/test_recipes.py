@@ -15,7 +15,7 @@ from rich.console import Console
 from losia_cli import recipes
 from losia_cli.errors import UserError
 from losia_cli.method.config import LoSiAConfig
-from losia_cli.recipe_needs import packages
+from losia_cli.recipes.needs import packages
 from losia_cli.recipes import Recipe
 
 MINIMAL = {
@@ -542,7 +542,7 @@ def test_check_reports_every_fault_at_once_with_its_source(tmp_path):
 
 
 def known_keys() -> list[str]:
-    from losia_cli.recipe_faults import _known_keys
+    from losia_cli.recipes.faults import _known_keys
 
     return sorted(_known_keys())
 

@@ -8,14 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from losia_cli.errors import UserError
-from losia_cli.recipe_faults import check, faults
-from losia_cli.recipe_needs import needs
+from losia_cli.recipes.needs import needs
 from losia_cli.spelling import did_you_mean
 
 if TYPE_CHECKING:
     from rich.table import Table
-
-__all__ = ["Recipe", "check", "describe", "faults", "load", "methods", "project_recipes", "shipped"]
 
 COMMAND_LINE = "command line"
 
@@ -67,7 +64,7 @@ class Recipe:
 
 def project_recipes() -> Path:
     """The folder of the recipes that come with the project."""
-    package = Path(__file__).parent
+    package = Path(__file__).parent.parent
     in_wheel = package / "_recipes"
     return in_wheel if in_wheel.is_dir() else package.parent / "recipes"
 

@@ -7,12 +7,12 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Literal, Union, get_type_hints
 
 from losia_cli.errors import UserError
-from losia_cli.recipe_needs import packages
-from losia_cli.recipe_types import misfit
+from losia_cli.recipes.needs import packages
+from losia_cli.recipes.values import misfit
 from losia_cli.spelling import did_you_mean
 
 if TYPE_CHECKING:
-    from losia_cli.recipes import Recipe
+    from losia_cli.recipes.recipe import Recipe
 
 _OWN_OPTIMIZER = (
     "it brings an optimizer of its own, and LoSiA needs one parameter group for each of its groups"
