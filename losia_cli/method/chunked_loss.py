@@ -7,6 +7,7 @@ rows of the output layer's subnet.
 import functools
 import inspect
 import warnings
+from types import MethodType
 from typing import Any
 
 import torch
@@ -37,8 +38,8 @@ def use_chunked_loss(model: PreTrainedModel, in_evaluation: bool = True) -> None
     own_forward = model.forward
     signature = inspect.signature(own_forward)
 
-    @functools.wraps(own_forward)
-    def forward(*args: Any, **kwargs: Any) -> Any:
+    @functools.wraps(getattr(own_forward, "__func__", own_forward))
+    def forward(model: PreTrainedModel, *args: Any, **kwargs: Any) -> Any:
         inputs = signature.bind(*args, **kwargs).arguments
         inputs.update(inputs.pop("kwargs", {}))
         wanted = model.training or in_evaluation
@@ -50,7 +51,7 @@ def use_chunked_loss(model: PreTrainedModel, in_evaluation: bool = True) -> None
         return _chunked_forward(model, inputs) if trusted[0] else own_forward(*args, **kwargs)
 
     trusted: list[bool] = []
-    model.forward = forward
+    model.forward = MethodType(forward, model)
 
 
 def chunked_cross_entropy(

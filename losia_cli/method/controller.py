@@ -83,7 +83,10 @@ class LoSiAController:
     # ------------------------------------------------------------------ setting a run up
 
     def parameter_groups(self, model: nn.Module | None = None) -> list[dict[str, Any]]:
-        """The optimizer's parameter groups: one per timeline group, then one for all the rest.
+        """The optimizer's parameter groups: one per timeline group, then all the rest.
+
+        The rest (an output layer trained in full, embeddings, norms, a value head) makes one group
+        of matrices and one of vectors, which are not usually decayed.
 
         Args:
             model: the model that is trained, if it wraps the one attached to (a value head).
@@ -98,7 +101,10 @@ class LoSiAController:
             for parameter in (model or self._model).parameters()
             if parameter.requires_grad and id(parameter) not in grouped
         ]
-        return [*groups, {"params": rest, GROUP_KEY: None}] if rest else groups
+        matrices = [parameter for parameter in rest if parameter.dim() > 1]
+        vectors = [parameter for parameter in rest if parameter.dim() <= 1]
+        groups += [{"params": part, GROUP_KEY: None} for part in (matrices, vectors) if part]
+        return groups
 
     def drive(self, optimizer: Optimizer) -> None:
         """Hook into `optimizer`, which was made from `parameter_groups`."""

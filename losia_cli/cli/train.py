@@ -1,0 +1,52 @@
+"""`losia train`: fine-tune what a recipe says."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from losia_cli.cli.app import app
+
+
+@app.command()
+def train(
+    recipe: Annotated[
+        str, typer.Argument(help="A LLaMA-Factory YAML or JSON file, or a shipped recipe's name.")
+    ],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Laid over the recipe.")
+    ] = None,
+    method: Annotated[
+        str | None,
+        typer.Option(help="Lay recipes/methods/NAME.yaml over it: lora, dora, full, losia-pro ..."),
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check and show the resolved recipe; train nothing.")
+    ] = False,
+) -> None:
+    """Fine-tune a model as a recipe says, in LLaMA-Factory's workflow.
+
+    A recipe is a LLaMA-Factory file; `finetuning_type: losia` trains with LoSiA. Examples:
+
+        losia train quickstart
+
+        losia train recipes/llama2-7b-metamath.yaml learning_rate=1e-4
+
+        losia train recipes/llama2-7b-metamath.yaml --method lora --dry-run
+
+        losia train RECIPE resume_from_checkpoint=true
+    """
+    from rich.console import Console
+
+    from losia_cli import recipes
+
+    console = Console(highlight=False)
+    resolved = recipes.load(recipe, method, overrides or [])
+    if dry_run:
+        console.print(recipes.describe(resolved))
+        recipes.check(resolved)
+        return
+    from losia_cli.training.command import run
+
+    arguments = ["train", str(resolved.path), *(overrides or [])]
+    sys.exit(run(resolved, arguments + (["--method", method] if method else []), console))

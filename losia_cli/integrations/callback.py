@@ -1,0 +1,70 @@
+"""LoSiA under the Transformers Trainer: one callback that starts what `attach` made."""
+
+import itertools
+import random
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from losia_cli.method import LoSiAController, LoSiAError
+
+SCORED_BATCHES = 8
+
+
+class LoSiACallback(TrainerCallback):
+    """Scores the first subnets and starts the timeline when training begins.
+
+    Use it with an optimizer made from `controller.parameter_groups()` and driven by `controller`.
+
+    Args:
+        controller: what `losia_cli.method.attach` returned.
+        loss: from a batch of the collator to a scalar; by default `model(**batch).loss`.
+    """
+
+    def __init__(
+        self, controller: LoSiAController, loss: Callable[[Any], Tensor] | None = None
+    ) -> None:
+        self.controller, self.loss = controller, loss
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Raise a `LoSiAError` if the optimizer's checkpoint is not of the Trainer's step."""
+        controller = self.controller
+        if controller.step != state.global_step:
+            raise LoSiAError(
+                f"the checkpoint is at step {state.global_step}, but its LoSiA state at step "
+                f"{controller.step}: one saved with save_only_model, or without LoSiA, cannot be "
+                "resumed"
+            )
+        if controller.needs_first_subnets:
+            model, loader = kwargs["model"], kwargs["train_dataloader"]
+            batches = sampled_batches(loader, args.per_device_train_batch_size, args)
+            loss = self.loss or (lambda batch: model(**_on(model.device, batch)).loss)
+            with torch.random.fork_rng(devices=_cuda_devices(model.device)):
+                controller.score_first_subnets(batches, loss)
+        controller.start(state.max_steps, args.get_warmup_steps(state.max_steps))
+
+
+def sampled_batches(loader: DataLoader, size: int, args: TrainingArguments) -> list[Any]:
+    """A few batches of the training set for scoring; the loader's own order is left alone."""
+    count = SCORED_BATCHES * size
+    dataset: Any = loader.dataset
+    if isinstance(dataset, IterableDataset):
+        rows = list(itertools.islice(dataset, count))
+    else:
+        draw = random.Random(args.seed + args.process_index)
+        rows = [dataset[i] for i in draw.sample(range(len(dataset)), min(count, len(dataset)))]
+    return [loader.collate_fn(rows[i : i + size]) for i in range(0, len(rows), size)]
+
+
+def _on(device: torch.device, batch: Any) -> dict[str, Any]:
+    return {k: v.to(device) if isinstance(v, Tensor) else v for k, v in batch.items()}
+
+
+def _cuda_devices(device: torch.device) -> list[torch.device]:
+    return [device] if device.type == "cuda" else []

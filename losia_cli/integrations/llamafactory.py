@@ -1,0 +1,258 @@
+"""The one place that reaches into LLaMA-Factory: `finetuning_type: losia` in its own workflow.
+
+LLaMA-Factory has no registry for methods. What is replaced, for the length of one run, is named in
+`_SEAMS`; if the installed version lacks one of them, the error names it.
+"""
+
+import contextlib
+import dataclasses
+import importlib
+import io
+import os
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+from unittest import mock
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+from transformers import PreTrainedModel, Trainer
+
+from losia_cli.errors import UserError
+from losia_cli.method import LoSiAConfig, LoSiAController, attach, use_chunked_loss
+
+VERSION = "0.9.5"
+LOSIA = "losia"
+_TRAINERS = {
+    "pt": "CustomTrainer",
+    "sft": "CustomSeq2SeqTrainer",
+    "dpo": "CustomDPOTrainer",
+    "kto": "CustomKTOTrainer",
+    "rm": "PairwiseTrainer",
+}
+_SEAMS = {
+    "llamafactory.hparams.parser": ("_TRAIN_ARGS", "get_train_args"),
+    "llamafactory.hparams.finetuning_args": ("FinetuningArguments",),
+    "llamafactory.model.loader": ("init_adapter", "apply_liger_kernel"),
+    "llamafactory.data.loader": ("_get_preprocessed_dataset",),
+    "llamafactory.train.tuner": ("run_exp",),
+    **{f"llamafactory.train.{stage}.trainer": (name,) for stage, name in _TRAINERS.items()},
+}
+# Losses of LLaMA-Factory that want the logits of the whole batch.
+_LOGITS_LOSSES = ("use_dft_loss", "use_asft_loss", "use_eaft_loss")
+
+
+@dataclass
+class Plan:
+    """What is plugged into one run of LLaMA-Factory.
+
+    Attributes:
+        arguments: LLaMA-Factory's own, flat.
+        config: LoSiA's settings, or None for any other method.
+        prepare: called once, with the Trainer and LoSiA's controller (None for other methods),
+            when the model, the data and the optimizer are there and nothing has been trained.
+        rows: per tokenized dataset, "train" first, its rows before and after LLaMA-Factory's
+            processing; None where it streams or packs.
+        cast: the dtypes the base weights were cast from and to, if they were.
+    """
+
+    arguments: dict[str, Any]
+    config: LoSiAConfig | None
+    prepare: Callable[[Trainer, LoSiAController | None], None]
+    rows: list[tuple[int, int]] = field(default_factory=list)
+    cast: tuple[torch.dtype, torch.dtype] | None = None
+    controller: LoSiAController | None = None
+
+
+def run(plan: Plan) -> None:
+    """Run LLaMA-Factory's whole workflow for `plan`.
+
+    Raises:
+        UserError: the installed LLaMA-Factory lacks a seam, or refuses an argument.
+    """
+    with _plugged_in(plan):
+        _module("llamafactory.train.tuner").run_exp(dict(plan.arguments))
+
+
+def parse(arguments: dict[str, Any], losia: bool) -> tuple[Any, ...]:
+    """LLaMA-Factory's own parsing: model, data, training, fine-tuning, generating arguments.
+
+    Raises:
+        UserError: it refuses them, in its own words.
+    """
+    with _fine_tuning_type(losia), _own_words():
+        return _module("llamafactory.hparams.parser").get_train_args(dict(arguments))
+
+
+def _module(name: str) -> Any:
+    """A module of LLaMA-Factory, all seams checked first."""
+    os.environ["ALLOW_EXTRA_ARGS"] = "0"
+    for module_name, attributes in _SEAMS.items():
+        try:
+            module = importlib.import_module(module_name)
+        except ModuleNotFoundError as error:
+            raise UserError(_moved(module_name)) from error
+        for attribute in attributes:
+            if not hasattr(module, attribute):
+                raise UserError(_moved(f"{module_name}.{attribute}"))
+    return importlib.import_module(name)
+
+
+def _moved(what: str) -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        installed = version("llamafactory")
+    except PackageNotFoundError:
+        return f"LLaMA-Factory is not installed: pip install llamafactory=={VERSION}"
+    return (
+        f"{what} is not in LLaMA-Factory {installed}; this version of losia is made for "
+        f"{VERSION}: pip install llamafactory=={VERSION}"
+    )
+
+
+@contextlib.contextmanager
+def _plugged_in(plan: Plan) -> Iterator[None]:
+    loader = _module("llamafactory.model.loader")
+    data = _module("llamafactory.data.loader")
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_fine_tuning_type(plan.config is not None))
+        replace = [
+            (loader, "init_adapter", _init_adapter(plan, loader.init_adapter)),
+            (loader, "apply_liger_kernel", _apply_liger(plan, loader.apply_liger_kernel)),
+            (data, "_get_preprocessed_dataset", _count(plan, data._get_preprocessed_dataset)),
+        ]
+        for stage, name in _TRAINERS.items():
+            trainer = getattr(_module(f"llamafactory.train.{stage}.trainer"), name)
+            made = _create_optimizer(plan, trainer.create_optimizer)
+            replace.append((trainer, "create_optimizer", made))
+        for owner, name, value in replace:
+            stack.enter_context(mock.patch.object(owner, name, value))
+        stack.enter_context(_own_words())
+        yield
+
+
+@contextlib.contextmanager
+def _own_words() -> Iterator[None]:
+    """Turn LLaMA-Factory's complaints about arguments into a `UserError`, traceback kept."""
+    try:
+        yield
+    except (ValueError, AssertionError, ImportError) as error:
+        frames = traceback.walk_tb(error.__traceback__)
+        raised_in = [frame.f_globals.get("__name__", "") for frame, _ in frames]
+        if any(name.startswith("llamafactory.hparams") for name in raised_in):
+            raise UserError(f"LLaMA-Factory refuses the recipe: {error}") from error
+        raise
+
+
+@contextlib.contextmanager
+def _fine_tuning_type(losia: bool) -> Iterator[None]:
+    """Let LLaMA-Factory's parser accept `finetuning_type: losia`."""
+    if not losia:
+        yield
+        return
+    parser = _module("llamafactory.hparams.parser")
+    plain = _module("llamafactory.hparams.finetuning_args").FinetuningArguments
+
+    def __post_init__(self: Any) -> None:
+        self.finetuning_type = "full"  # what LLaMA-Factory's checks should take it for
+        plain.__post_init__(self)
+        self.finetuning_type = LOSIA
+
+    ours = dataclasses.make_dataclass(
+        plain.__name__, [], bases=(plain,), namespace={"__post_init__": __post_init__}
+    )
+    arguments = [ours if kind is plain else kind for kind in parser._TRAIN_ARGS]
+    with mock.patch.object(parser, "_TRAIN_ARGS", arguments):
+        yield
+
+
+def _init_adapter(plan: Plan, original: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
+    def init_adapter(
+        config: Any, model: PreTrainedModel, model_args: Any, finetuning_args: Any, trainable: bool
+    ) -> nn.Module:
+        if trainable:
+            _cast_base(plan, model, model_args)
+        if not trainable or plan.config is None:
+            return original(config, model, model_args, finetuning_args, trainable)
+        settings = plan.config
+        if finetuning_args.stage == "rm":  # its loss never reaches the output layer
+            settings = dataclasses.replace(settings, output_factor=0)
+        plan.controller = attach(model, settings)
+        wants_logits = any(getattr(finetuning_args, name) for name in _LOGITS_LOSSES)
+        if finetuning_args.stage in ("pt", "sft") and not wants_logits:
+            use_chunked_loss(model, in_evaluation=not finetuning_args.compute_accuracy)
+        return model
+
+    return init_adapter
+
+
+def _cast_base(plan: Plan, model: nn.Module, model_args: Any) -> None:
+    """Cast the base weights to the dtype of computation, whatever the method.
+
+    A float16 checkpoint under bfloat16 autocast otherwise keeps a float32 residual stream and a
+    cast copy of every weight, which voids any comparison of memory and speed. Buffers (RoPE
+    frequencies) keep their dtype.
+    """
+    dtype = None
+    if plan.arguments.get("bf16") or plan.arguments.get("pure_bf16"):
+        dtype = torch.bfloat16
+    elif plan.arguments.get("fp16"):
+        dtype = torch.float16
+    if dtype is None or getattr(model, "quantization_method", None) is not None:
+        return
+    for parameter in model.parameters():
+        upcast_norm = model_args.upcast_layernorm and parameter.dim() == 1
+        if parameter.is_floating_point() and parameter.dtype != dtype and not upcast_norm:
+            plan.cast = plan.cast or (parameter.dtype, dtype)
+            parameter.data = parameter.data.to(dtype)
+
+
+def _apply_liger(plan: Plan, original: Callable[..., None]) -> Callable[..., None]:
+    """Liger's kernels without its fused loss, which reads the output layer's weight past us."""
+
+    def apply_liger_kernel(
+        config: Any, model_args: Any, is_trainable: bool, require_logits: bool
+    ) -> None:
+        keep_logits = require_logits or plan.config is not None
+        original(config, model_args, is_trainable, require_logits=keep_logits)
+
+    return apply_liger_kernel
+
+
+def _count(plan: Plan, original: Callable[..., Any]) -> Callable[..., Any]:
+    def get_preprocessed_dataset(dataset: Any, *args: Any, **kwargs: Any) -> Any:
+        with contextlib.redirect_stdout(io.StringIO()):
+            processed = original(dataset, *args, **kwargs)
+        if hasattr(dataset, "__len__") and hasattr(processed, "__len__"):
+            plan.rows.append((len(dataset), len(processed)))
+        return processed
+
+    return get_preprocessed_dataset
+
+
+def _create_optimizer(plan: Plan, original: Callable[..., Any]) -> Callable[..., Any]:
+    def create_optimizer(trainer: Trainer, *args: Any, **kwargs: Any) -> Optimizer:
+        first = trainer.optimizer is None
+        if first and plan.controller is not None:
+            trainer.optimizer = losia_optimizer(trainer, plan.controller)
+        optimizer = original(trainer, *args, **kwargs)
+        if first:
+            plan.prepare(trainer, plan.controller)
+        return optimizer
+
+    return create_optimizer
+
+
+def losia_optimizer(trainer: Trainer, controller: LoSiAController) -> Optimizer:
+    """The optimizer that the Trainer's arguments name, over LoSiA's parameter groups."""
+    kind, settings = Trainer.get_optimizer_cls_and_kwargs(trainer.args, trainer.model)
+    groups = controller.parameter_groups(trainer.model)
+    for group in groups:
+        matrices = all(parameter.dim() > 1 for parameter in group["params"])
+        group["weight_decay"] = trainer.args.weight_decay if matrices else 0.0
+    optimizer = kind(groups, **settings)
+    controller.drive(optimizer)
+    return optimizer

@@ -1,0 +1,58 @@
+"""`losia train` from a resolved recipe to an exit code: here, or in one worker per GPU."""
+
+import os
+from pathlib import Path
+
+from rich.console import Console
+
+from losia_cli import recipes
+from losia_cli.data.check import dataset_faults
+from losia_cli.errors import UserError
+from losia_cli.recipes import Recipe
+from losia_cli.training import launch
+from losia_cli.training.guards import Interrupted
+from losia_cli.training.model import check_model
+from losia_cli.training.run import settings_of, settle_output, train
+
+EXIT_INTERRUPTED = 130
+
+
+def run(recipe: Recipe, arguments: list[str], console: Console) -> int:
+    """Check everything that can be checked before the model loads, then train.
+
+    Args:
+        recipe: resolved.
+        arguments: of the `losia` command that resolves to it, for workers to repeat.
+        console: where everything is shown.
+
+    Raises:
+        UserError: the recipe, its data, model or folder cannot work.
+    """
+    if "LOCAL_RANK" in os.environ:  # a worker: the process that launched it has checked
+        checkpoint = recipe.values.get("resume_from_checkpoint")
+        resume = Path(checkpoint) if checkpoint else None
+    else:
+        _check(recipe)
+        resume = settle_output(
+            recipe, lambda what: console.print(f"warning: {what}", style="yellow")
+        )
+        if launch.wants_torchrun():
+            settled = [f"resume_from_checkpoint={resume}"] if resume else []
+            return launch.torchrun([*arguments, *settled])
+    try:
+        train(recipe, resume, console)
+    except Interrupted as stopped:
+        console.print(
+            f"stopped at step {stopped.step}, whose checkpoint was saved; go on with the same "
+            "command and resume_from_checkpoint=true"
+        )
+        return EXIT_INTERRUPTED
+    return 0
+
+
+def _check(recipe: Recipe) -> None:
+    recipes.check(recipe)
+    faults = dataset_faults(recipe.values)
+    if faults:
+        raise UserError("\n  ".join(["the data cannot be used:", *faults]))
+    check_model(recipe.values, settings_of(recipe))

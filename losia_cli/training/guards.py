@@ -1,0 +1,91 @@
+"""What watches a run: gradients that are not finite, and a wish to stop."""
+
+import signal
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from losia_cli.errors import UserError
+
+
+class FiniteGradients(TrainerCallback):
+    """Stops the run before a gradient that is not finite touches a weight."""
+
+    def on_pre_optimizer_step(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        model: nn.Module,
+        **_: Any,
+    ) -> None:
+        """Raise a `UserError` naming the step and the first parameter concerned."""
+        if args.fp16:  # the loss scaler skips such a step by itself
+            return
+        named = [(n, p.grad) for n, p in model.named_parameters() if p.grad is not None]
+        norms = torch.stack(torch._foreach_norm([gradient for _, gradient in named]))
+        if not torch.isfinite(norms).all():
+            worst = named[int((~torch.isfinite(norms)).nonzero()[0])][0]
+            raise UserError(
+                f"the gradient of {worst} is not finite at step {state.global_step + 1}: stopped "
+                "before the weights were touched; the last checkpoint is good (lower "
+                "learning_rate, set max_grad_norm, or look for a broken sample)"
+            )
+
+
+class Interrupted(Exception):
+    """Ctrl-C was pressed, and a checkpoint was saved."""
+
+    def __init__(self, step: int) -> None:
+        super().__init__(f"interrupted at step {step}")
+        self.step = step
+
+
+class StopOnInterrupt(TrainerCallback):
+    """Ctrl-C saves a checkpoint at the step's end and stops; a second one stops at once."""
+
+    def __init__(self) -> None:
+        self._asked = False
+        self._before: Any = None
+
+    def on_train_begin(self, *_: Any, **__: Any) -> None:
+        """Listen, while training, for SIGINT and SIGTERM."""
+        self._before = {s: signal.signal(s, self._ask) for s in (signal.SIGINT, signal.SIGTERM)}
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Ask the Trainer to save, on every rank at the same step."""
+        if self._asked_anywhere(args):
+            control.should_save = control.should_training_stop = True
+            self._asked = True
+
+    def on_save(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Raise `Interrupted` once the checkpoint is there."""
+        if self._asked and control.should_training_stop:
+            self.on_train_end()
+            raise Interrupted(state.global_step)
+
+    def on_train_end(self, *_: Any, **__: Any) -> None:
+        """Give the signals back."""
+        for number, handler in (self._before or {}).items():
+            signal.signal(number, handler)
+        self._before = None
+
+    def _ask(self, number: int, _: FrameType | None) -> None:
+        if self._asked:
+            self.on_train_end()
+            raise KeyboardInterrupt
+        self._asked = True
+
+    def _asked_anywhere(self, args: TrainingArguments) -> bool:
+        if args.world_size == 1:
+            return self._asked
+        flag = torch.tensor(int(self._asked), device=args.device)
+        torch.distributed.all_reduce(flag, torch.distributed.ReduceOp.MAX)
+        return bool(flag)

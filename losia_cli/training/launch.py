@@ -1,0 +1,46 @@
+"""Several GPUs or machines: the same command again, under torchrun."""
+
+import os
+import socket
+import subprocess
+import sys
+
+import torch
+
+
+def wants_torchrun() -> bool:
+    """Whether this process should start one worker per GPU: as LLaMA-Factory decides it."""
+    if "LOCAL_RANK" in os.environ:  # a worker already
+        return False
+    forced = os.environ.get("FORCE_TORCHRUN", "0").lower() in ("1", "true", "y")
+    return forced or torch.cuda.device_count() > 1
+
+
+def torchrun(arguments: list[str]) -> int:
+    """Run `losia ARGUMENTS` once per worker and return the exit code.
+
+    Reads LLaMA-Factory's environment variables: NNODES, NODE_RANK, NPROC_PER_NODE, MASTER_ADDR,
+    MASTER_PORT, RDZV_ID, MIN_NNODES, MAX_NNODES, MAX_RESTARTS.
+    """
+    environment = os.environ
+    nodes = environment.get("NNODES", "1")
+    workers = environment.get("NPROC_PER_NODE", str(max(torch.cuda.device_count(), 1)))
+    address = environment.get("MASTER_ADDR", "127.0.0.1")
+    port = environment.get("MASTER_PORT") or str(_free_port())
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", workers]
+    if rendezvous := environment.get("RDZV_ID"):
+        fewest, most = environment.get("MIN_NNODES"), environment.get("MAX_NNODES")
+        command += ["--nnodes", f"{fewest}:{most}" if fewest and most else nodes]
+        command += ["--rdzv-id", rendezvous, "--rdzv-backend", "c10d"]
+        command += ["--rdzv-endpoint", f"{address}:{port}"]
+        command += ["--max-restarts", environment.get("MAX_RESTARTS", "0")]
+    else:
+        command += ["--nnodes", nodes, "--node-rank", environment.get("NODE_RANK", "0")]
+        command += ["--master-addr", address, "--master-port", port]
+    return subprocess.run([*command, "-m", "losia_cli", *arguments], check=False).returncode
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]

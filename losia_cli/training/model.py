@@ -1,0 +1,51 @@
+"""What can be said about a model before it is loaded."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from losia_cli.errors import UserError
+from losia_cli.method import LoSiAConfig, LoSiAError
+from losia_cli.method.attach import find_targets
+
+
+def check_model(values: dict[str, Any], config: LoSiAConfig | None) -> None:
+    """Raise a `UserError` if the model is not there or its shapes do not suit LoSiA."""
+    name = values["model_name_or_path"]
+    settings = _configuration(name, values)
+    if config is None:
+        return
+    try:
+        with torch.device("meta"):
+            model = AutoModelForCausalLM.from_config(
+                settings, trust_remote_code=values.get("trust_remote_code", False)
+            )
+        find_targets(model, config)
+    except LoSiAError as error:
+        raise UserError(f"{name}: {error}") from error
+    except ValueError as error:
+        raise UserError(f"{name} is not a causal language model that loads: {error}") from error
+
+
+def _configuration(name: str, values: dict[str, Any]) -> Any:
+    folder = Path(name).expanduser()
+    looks_local = name.startswith((".", "/", "~")) or name.count("/") > 1
+    if not folder.is_dir() and looks_local:
+        raise UserError(f"model_name_or_path: there is no folder {name}")
+    if folder.is_dir() and not (folder / "config.json").is_file():
+        raise UserError(f"model_name_or_path: the folder {name} holds no model (no config.json)")
+    try:
+        return AutoConfig.from_pretrained(
+            name,
+            revision=values.get("model_revision", "main"),
+            token=values.get("hf_hub_token"),
+            trust_remote_code=values.get("trust_remote_code", False),
+        )
+    except (OSError, ValueError) as error:
+        first_line = str(error).strip().splitlines()[0]
+        raise UserError(
+            f"model_name_or_path: {name} is no folder here and cannot be had from the hub "
+            f"({first_line})"
+        ) from error

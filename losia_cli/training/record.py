@@ -1,0 +1,88 @@
+"""What a finished run leaves beside its weights: proof that they reload, and `losia_run.json`."""
+
+import json
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM, PreTrainedModel
+
+from losia_cli import __version__
+from losia_cli.errors import UserError
+from losia_cli.method import LoSiAController
+from losia_cli.training.checkpoints import write_atomically
+
+RECORD = "losia_run.json"
+_PACKAGES = ("torch", "transformers", "llamafactory", "datasets", "accelerate", "peft", "lm-eval")
+
+
+def versions() -> dict[str, str]:
+    """What the run was made with."""
+    found = {"losia": __version__, "python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def timeline_record(controller: LoSiAController | None) -> dict[str, Any] | None:
+    """The timeline of a LoSiA run, as settled when it started."""
+    if controller is None or controller.timeline is None:
+        return None
+    timeline = controller.timeline
+    return {
+        "groups": timeline.groups,
+        "period": timeline.period,
+        "total_steps": timeline.total_steps,
+        "warmup_steps": timeline.warmup_steps,
+        "schedule": timeline.schedule,
+        "rewarm": timeline.rewarm,
+        "never_reselected": list(timeline.never_reselected()),
+    }
+
+
+def write_record(output: Path, record: dict[str, Any]) -> None:
+    """Write `losia_run.json` into the run's folder."""
+    write_atomically(output / RECORD, json.dumps(record, indent=2, default=str) + "\n")
+
+
+@torch.no_grad()
+def verify_saved(model: PreTrainedModel, output: Path) -> None:
+    """Reload what was saved and compare its logits with the trained model's, bit for bit.
+
+    Raises:
+        UserError: it does not load, a weight is missing or the logits differ.
+    """
+    saved, loading = AutoModelForCausalLM.from_pretrained(
+        output,
+        dtype="auto",
+        attn_implementation=model.config._attn_implementation,
+        output_loading_info=True,
+    )
+    faults = {key: sorted(names) for key, names in loading.items() if names}
+    if faults:
+        raise UserError(f"the checkpoint saved in {output} does not reload whole: {faults}")
+    device = _room_for(saved, model.device)
+    tokens = torch.arange(min(32, model.config.get_text_config().vocab_size), device=device)[None]
+    logits = []
+    for each in (model.to(device).eval(), saved.to(device).eval()):
+        # the class's own forward: no autocast and no chunked loss around it
+        logits.append(type(each).forward(each, input_ids=tokens).logits)
+    if not torch.equal(*logits):
+        raise UserError(
+            f"the checkpoint saved in {output} gives other logits than the trained model (by up "
+            f"to {(logits[0] - logits[1]).abs().max():.3g}): resume from the last checkpoint"
+        )
+
+
+def _room_for(model: PreTrainedModel, device: torch.device) -> torch.device:
+    """`device` if a second model fits there, else the CPU."""
+    needed = sum(p.numel() * p.element_size() for p in model.parameters())
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        return device if torch.cuda.mem_get_info(device)[0] > 1.2 * needed else torch.device("cpu")
+    return device

@@ -1,0 +1,296 @@
+"""One training run: checks first, then LLaMA-Factory's workflow, then proof and record."""
+
+import os
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from torch import Tensor
+from transformers import Trainer
+from transformers.trainer_callback import PrinterCallback, ProgressCallback
+from transformers.trainer_utils import rotate_checkpoints
+
+from losia_cli.errors import UserError
+from losia_cli.integrations import llamafactory
+from losia_cli.integrations.callback import LoSiACallback
+from losia_cli.method import LoSiAConfig, LoSiAController, LoSiAError, Selection
+from losia_cli.recipes import Recipe
+from losia_cli.training import checkpoints, preview, record
+from losia_cli.training.fingerprint import fingerprint
+from losia_cli.training.guards import FiniteGradients, StopOnInterrupt
+from losia_cli.training.progress import RunProgress, peak_memory
+
+
+def train(recipe: Recipe, resume: Path | None, console: Console) -> None:
+    """Train what `recipe` says, whose checks have passed.
+
+    Args:
+        recipe: resolved and checked.
+        resume: the checkpoint to go on from.
+        console: where everything is shown.
+
+    Raises:
+        UserError: what can only be found out now is wrong: a sample, a checkpoint, the disk.
+        Interrupted: Ctrl-C, after a checkpoint was saved.
+    """
+    run = _Run(recipe, resume, console)
+    try:
+        llamafactory.run(run.plan)
+    except LoSiAError as error:
+        raise UserError(str(error)) from error
+    except RuntimeError as error:
+        if "Cannot find" not in str(error):
+            raise
+        raise UserError(
+            f"no sample of {recipe.values.get('dataset')} is left after LLaMA-Factory's "
+            "processing: are its prompts and responses empty, or longer than cutoff_len?"
+        ) from error
+    except OSError as error:
+        if error.filename is None or not str(error.filename).startswith(str(run.output)):
+            raise
+        raise UserError(
+            f"could not write {error.filename} ({error.strerror}): free some space and resume "
+            "with resume_from_checkpoint=true"
+        ) from error
+    finally:
+        run.progress.bar.stop()
+    run.finish()
+
+
+def settings_of(recipe: Recipe) -> LoSiAConfig | None:
+    """LoSiA's settings in a recipe; None if another method trains."""
+    if recipe.values.get("finetuning_type") != llamafactory.LOSIA:
+        return None
+    try:
+        return LoSiAConfig(seed=recipe.values.get("seed", 42), **recipe.method_settings())
+    except LoSiAError as error:
+        raise UserError(str(error)) from error
+
+
+def settle_output(recipe: Recipe, warn: Callable[[str], None]) -> Path | None:
+    """Which checkpoint to resume from; None for a new run, whose folder is then free.
+
+    Raises:
+        UserError: the folder holds another run, or the checkpoint is missing or damaged.
+    """
+    output = Path(recipe.values["output_dir"])
+    wanted = recipe.values.get("resume_from_checkpoint")
+    if wanted:
+        if wanted is True or str(wanted).lower() == "true":
+            return checkpoints.newest(output, warn)
+        folder = Path(str(wanted))
+        if not folder.is_dir():
+            raise UserError(f"resume_from_checkpoint: there is no folder {folder}")
+        fault = checkpoints.damage(folder)
+        if fault is not None:
+            raise UserError(f"cannot resume from {folder}: {fault}; name another checkpoint")
+        return folder
+    if not output.exists() or not any(output.iterdir()):
+        return None
+    if not recipe.values.get("overwrite_output_dir"):
+        raise UserError(
+            f"the output folder {output} is not empty: go on with its run by "
+            "resume_from_checkpoint=true, replace it by overwrite_output_dir=true, or choose "
+            "another output_dir"
+        )
+    for old in output.glob(f"{checkpoints.PREFIX}*"):
+        shutil.rmtree(old)
+    (output / record.RECORD).unlink(missing_ok=True)
+    return None
+
+
+@dataclass
+class _Run:
+    recipe: Recipe
+    resume: Path | None
+    console: Console
+    plan: llamafactory.Plan = field(init=False)
+    progress: RunProgress = field(init=False)
+    trainer: Trainer = field(init=False)
+    selections: int = 0
+    overlaps: list[float] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.output = Path(self.recipe.values["output_dir"])
+        arguments = self.recipe.llamafactory_arguments()
+        arguments.pop("resume_from_checkpoint", None)
+        if self.resume is not None:
+            arguments["resume_from_checkpoint"] = str(self.resume)
+        arguments["overwrite_output_dir"] = True  # settled by `settle_output`
+        arguments.setdefault("include_num_input_tokens_seen", "non_padding")
+        config = settings_of(self.recipe)
+        if config is not None:
+            arguments.setdefault("ddp_find_unused_parameters", False)
+        self.plan = llamafactory.Plan(arguments, config, self.prepare)
+        self.progress = RunProgress(self.console, None)
+
+    # ------------------------------------------------------------------ before the first step
+
+    def prepare(self, trainer: Trainer, controller: LoSiAController | None) -> None:
+        """Everything is loaded and nothing trained: check, show, and take the Trainer's reins."""
+        self.trainer, self.progress.controller = trainer, controller
+        if not trainer.args.do_train:
+            return
+        plan = checkpoints.recipe_plan(self.recipe.values)
+        plan["(data)"] = fingerprint(trainer.train_dataset)
+        plan["(number of processes)"] = trainer.args.world_size
+        if self.resume is not None:
+            checkpoints.refuse_other_plan(self.resume, plan)
+        if trainer.is_world_process_zero():
+            self._show(trainer, controller)
+        for callback in (PrinterCallback, ProgressCallback):
+            trainer.remove_callback(callback)
+        for callback in (FiniteGradients(), StopOnInterrupt(), self.progress):
+            trainer.add_callback(callback)
+        if controller is not None:
+            trainer.add_callback(LoSiACallback(controller, _loss_of(trainer)))
+            controller.on_selection.append(self._note)
+            _log_overlap(trainer, self.overlaps)
+            scaler = trainer.accelerator.scaler
+            if scaler is not None:
+                controller.loss_scale = scaler.get_scale
+        _save_safely(trainer, self.output, plan)
+        self._started = time.monotonic()
+
+    def _note(self, selection: Selection) -> None:
+        if selection.step >= 0:
+            self.selections += 1
+            self.overlaps.append(selection.overlap)
+
+    def _show(self, trainer: Trainer, controller: LoSiAController | None) -> None:
+        show, values = self.console.print, self.recipe.values
+        stage, tokenizer = values.get("stage", "sft"), trainer.processing_class
+        if self.plan.cast is not None:
+            source, target = (str(dtype).removeprefix("torch.") for dtype in self.plan.cast)
+            show(f"base weights: cast from {source} to {target}, the dtype of computation")
+        data = trainer.train_dataset
+        if hasattr(data, "__len__"):
+            show(preview.preview(data[0], tokenizer, stage))
+            lengths = preview.lengths(data, values.get("cutoff_len", 2048))
+            show(str(lengths), style="dim")
+            packed = values.get("packing") or values.get("neat_packing") or stage == "pt"
+            if self.plan.rows and not packed:
+                show(preview.dropped(*self.plan.rows[0]), style="dim")
+            for warning in preview.sample_warnings(data, tokenizer, stage):
+                show(f"warning: {warning}", style="yellow")
+        trainable, total = _parameters(trainer)
+        share = 100 * trainable / total
+        show(f"trainable parameters: {trainable:,} of {total:,} ({share:.2f} %)")
+        if controller is not None:
+            show(f"groups: {len(controller.groups)}, {len(controller.layers)} linears")
+        if self.resume is not None:
+            show(f"resuming from {self.resume}")
+
+    # ------------------------------------------------------------------ after the last step
+
+    def finish(self) -> None:
+        """Reload and compare what was saved, and write `losia_run.json`."""
+        trainer = self.trainer
+        if not trainer.args.do_train or not trainer.is_world_process_zero():
+            return
+        values = self.recipe.values
+        whole = values.get("finetuning_type", "lora") in (llamafactory.LOSIA, "full", "freeze")
+        if whole and values.get("stage", "sft") != "rm":
+            record.verify_saved(trainer.accelerator.unwrap_model(trainer.model), self.output)
+        trainable, total = _parameters(trainer)
+        seconds = time.monotonic() - self._started
+        record.write_record(
+            self.output,
+            {
+                "recipe": values,
+                "sources": self.recipe.sources,
+                "versions": record.versions(),
+                "seed": trainer.args.seed,
+                "device": _device(trainer.args.device),
+                "timeline": record.timeline_record(self.plan.controller),
+                "selections": self.selections,
+                "resumed_from": self.resume,
+                "steps": trainer.state.global_step,
+                "seconds": round(seconds, 2),
+                "tokens": int(trainer.state.num_input_tokens_seen),
+                "peak_memory_bytes": peak_memory(),
+                "trainable_parameters": trainable,
+                "total_parameters": total,
+                "reload_verified": whole and values.get("stage", "sft") != "rm",
+            },
+        )
+        self.console.print(
+            f"done: {trainer.state.global_step} steps in {seconds:.0f} s, "
+            f"peak memory {peak_memory() / 1e9:.2f} GB; the model is in {self.output}"
+            + (", reloaded and compared" if whole else "")
+        )
+
+
+def _loss_of(trainer: Trainer) -> Callable[[Any], Tensor]:
+    """The stage's own loss of one collated batch."""
+
+    def loss(batch: Any) -> Tensor:
+        inputs = trainer._prepare_inputs(batch)
+        with trainer.compute_loss_context_manager():
+            return trainer.compute_loss(trainer.model_wrapped, inputs)
+
+    return loss
+
+
+def _log_overlap(trainer: Trainer, overlaps: list[float]) -> None:
+    """Add to every log the mean overlap of the latest re-selections with what they replaced."""
+    plain = trainer.log
+
+    def log(logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        if overlaps and "loss" in logs:
+            logs = {**logs, "losia_overlap": sum(overlaps) / len(overlaps)}
+            overlaps.clear()
+        plain(logs, *args, **kwargs)
+
+    trainer.log = log
+
+
+def _save_safely(trainer: Trainer, output: Path, plan: dict[str, Any]) -> None:
+    """Seal every checkpoint before an older one is deleted."""
+    write = trainer._save_checkpoint
+
+    def save(model: Any, trial: Any) -> None:
+        args, folder = trainer.args, output / f"checkpoint-{trainer.state.global_step}"
+        limit, args.save_total_limit = args.save_total_limit, None
+        output.mkdir(parents=True, exist_ok=True)
+
+        def write_all() -> None:
+            write(model, trial)
+            trainer.accelerator.wait_for_everyone()
+
+        first = trainer.is_world_process_zero()
+        try:
+            checkpoints.save_safely(folder, write_all, plan, _checkpoint_bytes(trainer), first)
+        finally:
+            args.save_total_limit = limit
+        if first:
+            rotate_checkpoints(str(output), limit, trainer.state.best_model_checkpoint)
+        trainer.accelerator.wait_for_everyone()
+
+    trainer._save_checkpoint = save
+
+
+def _checkpoint_bytes(trainer: Trainer) -> int:
+    """About what a checkpoint takes: the saved weights, and three copies of what trains."""
+    sizes = [(p.numel() * p.element_size(), p.requires_grad) for p in trainer.model.parameters()]
+    trainable = sum(size for size, trains in sizes if trains)
+    adapter = hasattr(trainer.model, "peft_config")
+    return (trainable if adapter else sum(size for size, _ in sizes)) + 3 * trainable
+
+
+def _parameters(trainer: Trainer) -> tuple[int, int]:
+    """Trainable parameters and the model's own (without the copies that subnets are)."""
+    named = list(trainer.model.named_parameters())
+    trainable = sum(p.numel() for _, p in named if p.requires_grad)
+    return trainable, sum(p.numel() for name, p in named if not name.endswith(".subnet"))
+
+
+def _device(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"cpu ({os.cpu_count()} cores, {torch.get_num_threads()} threads)"
