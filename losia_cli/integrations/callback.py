@@ -44,8 +44,8 @@ class LoSiACallback(TrainerCallback):
         if controller.needs_first_subnets:
             model, loader = kwargs["model"], kwargs["train_dataloader"]
             batches = sampled_batches(loader, args.per_device_train_batch_size, args)
-            loss = self.loss or (lambda batch: model(**_on(model.device, batch)).loss)
-            with torch.random.fork_rng(devices=_cuda_devices(model.device)):
+            loss = self.loss or (lambda batch: model(**_on(args.device, batch)).loss)
+            with torch.random.fork_rng(devices=_cuda_devices(args.device)):
                 controller.score_first_subnets(batches, loss)
         controller.start(state.max_steps, args.get_warmup_steps(state.max_steps))
 

@@ -339,7 +339,7 @@ class LoSiAController:
             for part, value in (score.state() if score else {}).items():
                 entry[f"score.{part}"] = value.clone()
             layers[name] = entry
-        state_dict[STATE_KEY] = {"step": self.step, "layers": layers}
+        state_dict[STATE_KEY] = {"step": self.step, "chosen": self._chosen, "layers": layers}
         return state_dict
 
     @torch.no_grad()
@@ -356,13 +356,12 @@ class LoSiAController:
                 if part in entry:
                     setattr(layer, part, entry[part].to(device))
             layer.subnet.copy_(entry["master"])
-            layer.scatter()
             self._resumed_scores[name] = {
                 part.removeprefix("score."): value
                 for part, value in entry.items()
                 if part.startswith("score.")
             }
-        self.step, self._chosen = saved["step"], True
+        self.step, self._chosen = saved["step"], saved["chosen"]
         if self.timeline is not None:
             self._forget_scores()
             self._set_scores(self.step)

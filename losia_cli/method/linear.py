@@ -118,6 +118,8 @@ class SubnetLinear(nn.Linear):
         )
         if f"{prefix}subnet" in missing_keys:
             missing_keys.remove(f"{prefix}subnet")
+        with torch.no_grad():  # the old weight's masters must not overwrite the new one
+            self.subnet.copy_(self._gathered(self.selected))
 
 
 class _SubnetProduct(torch.autograd.Function):

@@ -23,9 +23,9 @@ class FiniteGradients(TrainerCallback):
         **_: Any,
     ) -> None:
         """Raise a `UserError` naming the step and the first parameter concerned."""
-        if args.fp16:  # the loss scaler skips such a step by itself
-            return
         named = [(n, p.grad) for n, p in model.named_parameters() if p.grad is not None]
+        if args.fp16 or not named:  # a loss scaler skips such a step; a per-layer optimizer is done
+            return
         norms = torch.stack(torch._foreach_norm([gradient for _, gradient in named]))
         if not torch.isfinite(norms).all():
             worst = named[int((~torch.isfinite(norms)).nonzero()[0])][0]

@@ -81,6 +81,11 @@ def settle_output(recipe: Recipe, warn: Callable[[str], None]) -> Path | None:
     output = Path(recipe.values["output_dir"])
     wanted = recipe.values.get("resume_from_checkpoint")
     if wanted:
+        if recipe.values.get("stage") == "rm":
+            raise UserError(
+                "resume_from_checkpoint: stage rm cannot be resumed, since LLaMA-Factory would go "
+                "on from the base model without a word; start it anew"
+            )
         if wanted is True or str(wanted).lower() == "true":
             return checkpoints.newest(output, warn)
         folder = Path(str(wanted))

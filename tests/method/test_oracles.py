@@ -214,6 +214,18 @@ def test_resuming_at_any_step_is_never_having_stopped(stop, dtype, tmp_path):
     assert_same(weights(second.model), weights(whole.model), rtol=0, atol=0)
 
 
+def test_an_optimizer_that_reloads_its_own_state_changes_nothing():
+    """As accelerate does when it prepares one, after the Trainer loaded a checkpoint's weights."""
+    run = Run(tiny(), LoSiAConfig(**{**MOVING, "initial_subnet": "scored"}))
+    trained = {name: value + 1 for name, value in weights(run.model).items()}
+    run.model.load_state_dict(trained)
+    run.optimizer.load_state_dict(run.optimizer.state_dict())
+    assert run.controller.needs_first_subnets
+    for layer in run.controller.layers.values():
+        layer.scatter()
+    assert_same(weights(run.model), trained, rtol=0, atol=0)
+
+
 def test_resuming_with_other_sizes_is_refused():
     run = Run(tiny(), LoSiAConfig(**MOVING)).start().steps(batches(2))
     other = Run(tiny(), LoSiAConfig(**{**MOVING, "rank_factor": 0.5}))

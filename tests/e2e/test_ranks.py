@@ -1,0 +1,47 @@
+"""Two gloo ranks on the CPU are one process with the joint batch."""
+
+import json
+
+import pytest
+import torch
+
+from tests.e2e.conftest import final_weights, losia
+
+TWO = {"FORCE_TORCHRUN": "1", "NPROC_PER_NODE": "2"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("checkpointing", [True, False])
+def test_two_ranks_are_the_joint_batch(recipe, train, tmp_path, checkpointing):
+    changes = {
+        "losia_initial_subnet": "random",
+        "disable_gradient_checkpointing": not checkpointing,
+        "gradient_accumulation_steps": 2,
+    }
+    alone = train("alone", **changes, per_device_train_batch_size=4)
+    two = recipe(**changes, ddp_backend="gloo", per_device_train_batch_size=2)
+    result = losia("train", two, **TWO)
+    assert result.returncode == 0, result.stdout + result.stderr
+    together = final_weights(tmp_path / "out")
+    for name, value in alone.items():
+        torch.testing.assert_close(value, together[name], rtol=1e-3, atol=1e-4)
+    records = [
+        json.loads((tmp_path / out / "losia_run.json").read_text()) for out in ("alone", "out")
+    ]
+    assert records[0]["selections"] == records[1]["selections"] > 0
+    assert result.stdout.count("trainable parameters") == 1, "only the first rank speaks"
+
+
+@pytest.mark.slow
+def test_two_ranks_agree_on_scored_first_subnets_and_resume(recipe, tmp_path):
+    changes = {"ddp_backend": "gloo", "save_steps": 3, "max_steps": 6}
+    whole = losia("train", recipe(**changes), **TWO)
+    assert whole.returncode == 0, whole.stdout + whole.stderr
+    first = final_weights(tmp_path / "out")
+    again = losia(
+        "train", recipe(**changes), f"output_dir={tmp_path / 'again'}",
+        f"resume_from_checkpoint={tmp_path / 'out/checkpoint-3'}", **TWO,
+    )  # fmt: skip
+    assert again.returncode == 0, again.stdout + again.stderr
+    second = final_weights(tmp_path / "again")
+    assert all(torch.equal(value, second[name]) for name, value in first.items())

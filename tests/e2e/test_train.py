@@ -1,0 +1,292 @@
+"""The real workflow on tiny models: what it leaves behind, every stage, every key, every method."""
+
+import json
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from losia_cli.errors import UserError
+from losia_cli.training.checkpoints import newest
+from tests.e2e.conftest import final_weights, losia
+
+STAGES = {
+    "sft": {},
+    "pt": {"stage": "pt", "dataset": "texts", "template": None},
+    "dpo": {"stage": "dpo", "dataset": "pairs"},
+    "orpo": {"stage": "dpo", "dataset": "pairs", "pref_loss": "orpo"},
+    "kto": {"stage": "kto", "dataset": "votes"},
+    "rm": {"stage": "rm", "dataset": "pairs"},
+}
+RESUMABLE = [stage for stage in STAGES if stage != "rm"]
+
+
+def same(ours, theirs) -> bool:
+    assert ours.keys() == theirs.keys()
+    return all(torch.equal(value, theirs[name]) for name, value in ours.items())
+
+
+def test_the_result_is_a_plain_checkpoint(train, tmp_path, model):
+    weights = train()
+    out = tmp_path / "out"
+    assert weights.keys() == final_weights(model).keys()
+    reloaded, info = AutoModelForCausalLM.from_pretrained(out, output_loading_info=True)
+    assert not any(info.values())
+    assert AutoTokenizer.from_pretrained(out).chat_template
+    record = json.loads((out / "losia_run.json").read_text())
+    assert record["steps"] == 9
+    assert record["timeline"] == {
+        "groups": 4, "period": 2, "total_steps": 9, "warmup_steps": 0, "schedule": "async",
+        "rewarm": True, "never_reselected": [],
+    }  # fmt: skip
+    assert record["selections"] == 1 + 3 * 7
+    assert record["reload_verified"] is True
+    assert record["recipe"]["losia_period"] == 2
+    assert record["tokens"] > 0
+    assert record["total_parameters"] == reloaded.num_parameters()
+
+
+def test_ties_are_kept(train, tmp_path, tied_model):
+    weights = train(model_name_or_path=str(tied_model))
+    assert "lm_head.weight" not in weights
+    model = AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    assert model.lm_head.weight is model.get_input_embeddings().weight
+    assert not torch.equal(
+        weights["model.embed_tokens.weight"], final_weights(tied_model)["model.embed_tokens.weight"]
+    )
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_stages_train(train, stage, model, tmp_path):
+    if stage == "rm":
+        with_head = train(**STAGES[stage], max_steps=3)
+        base = final_weights(model)
+        changed = [n for n, w in base.items() if not torch.equal(w, with_head[n])]
+        assert changed
+        assert not any("lm_head" in name for name in changed)
+        assert (tmp_path / "out" / "value_head.safetensors").is_file()
+        return
+    assert not same(train(**STAGES[stage], max_steps=3), final_weights(model))
+
+
+@pytest.mark.parametrize("stage", RESUMABLE)
+def test_resuming_is_never_having_stopped(train, tmp_path, stage):
+    """Bit for bit, from a checkpoint in the middle of a slot and of an epoch."""
+    changes = {
+        **STAGES[stage],
+        "per_device_train_batch_size": 8,
+        "gradient_accumulation_steps": 2,
+        "max_steps": 12,
+    }
+    whole = train("whole", save_steps=5, **changes)
+    resumed = train(
+        "again",
+        save_steps=5,
+        resume_from_checkpoint=str(tmp_path / "whole/checkpoint-5"),
+        **changes,
+    )
+    assert same(resumed, whole)
+
+
+def test_resume_true_takes_the_newest_whole_checkpoint(train, tmp_path):
+    whole = train("out", save_steps=3)
+    (tmp_path / "out/checkpoint-9/losia_checkpoint.json").unlink()
+    weights = tmp_path / "out/checkpoint-6/model.safetensors"
+    content = weights.read_bytes()
+    weights.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    warned = []
+    assert newest(tmp_path / "out", warned.append).name == "checkpoint-3"
+    assert "incomplete" in warned[0]
+    assert "damaged" in warned[1]
+    assert same(train("out", save_steps=3, resume_from_checkpoint=True), whole)
+
+
+def test_resuming_another_plan_is_refused(train, tmp_path, data):
+    train("first", save_steps=5)
+    checkpoint = str(tmp_path / "first/checkpoint-5")
+    with pytest.raises(UserError, match=r"learning_rate was 0\.01 and is now 0\.1"):
+        train("second", resume_from_checkpoint=checkpoint, learning_rate=0.1)
+    rows = json.loads((data / "sums.json").read_text())
+    other = tmp_path / "other"
+    other.mkdir()
+    rows[7]["output"] = "something else"
+    (other / "sums.json").write_text(json.dumps(rows))
+    (other / "dataset_info.json").write_text((data / "dataset_info.json").read_text())
+    with pytest.raises(UserError, match=r"\(data\) was '144 rows"):
+        train("second", resume_from_checkpoint=checkpoint, dataset_dir=str(other))
+
+
+def test_save_only_model_cannot_be_resumed_and_says_so(train, tmp_path):
+    train("first", save_steps=5, save_only_model=True)
+    with pytest.raises(UserError, match="save_only_model"):
+        train("second", resume_from_checkpoint=str(tmp_path / "first/checkpoint-5"))
+
+
+def test_reward_models_cannot_be_resumed_and_say_so(train, tmp_path):
+    train("first", save_steps=2, **{**STAGES["rm"], "max_steps": 3})
+    with pytest.raises(UserError, match="rm"):
+        train("second", **STAGES["rm"], resume_from_checkpoint=str(tmp_path / "first/checkpoint-2"))
+
+
+def test_accumulation_is_a_larger_batch(train):
+    """Rows of unequal length: the loss is averaged over the step's tokens, not over its batches."""
+    small = train(
+        "small",
+        per_device_train_batch_size=2,
+        gradient_accumulation_steps=4,
+        losia_initial_subnet="random",
+    )
+    large = train("large", per_device_train_batch_size=8, losia_initial_subnet="random")
+    for name, value in small.items():
+        torch.testing.assert_close(value, large[name], rtol=1e-3, atol=1e-4)
+
+
+# Each key, with a value that is not its default; the runs must differ from the plain one.
+KEYS = {
+    "losia_rank_factor": 0.5,
+    "losia_output_factor": 0.0,
+    "losia_period": "auto",
+    "losia_importance": "gradient",
+    "losia_ema": [0.1, 0.1],
+    "losia_schedule": "static",
+    "losia_rewarm": False,
+    "losia_reset": "fresh",
+    "losia_localization": "random",
+    "losia_initial_subnet": "random",
+    "losia_target": "q_proj",
+    "losia_train_norms": True,
+    "losia_train_embeddings": True,
+    "seed": 7,
+}
+
+
+def test_every_key_changes_a_run(train):
+    plain = train("plain")
+    assert same(train("again"), plain), "the same seed gives the same run"
+    for number, (key, value) in enumerate(KEYS.items()):
+        assert not same(train(f"changed-{number}", **{key: value}), plain), key
+
+
+def test_losia_and_losia_pro_keep_other_tensors_but_train_alike(train):
+    plain = train("pro")
+    other = train("plain", losia_pro=False)
+    for name, value in plain.items():
+        torch.testing.assert_close(value, other[name], rtol=1e-4, atol=1e-5)
+
+
+METHODS = {
+    "losia": {},
+    "losia-pro": {},
+    "full": {},
+    "lora": {"lora_rank": 4},
+    "dora": {"lora_rank": 4},
+    "pissa": {"lora_rank": 4},
+    "galore": {"galore_rank": 4},
+    "full-8bit": {},
+}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_runs_with_the_same_command(recipe, tmp_path, method):
+    from rich.console import Console
+
+    from losia_cli import recipes
+    from losia_cli.training.command import run
+
+    path = recipe(max_steps=2)
+    overrides = [f"{key}={value}" for key, value in METHODS[method].items()]
+    resolved = recipes.load(path, method, overrides)
+    assert run(resolved, [], Console(quiet=True)) == 0
+    record = json.loads((tmp_path / "out/losia_run.json").read_text())
+    assert record["steps"] == 2
+    adapter = method in ("lora", "dora", "pissa")
+    assert (tmp_path / "out/adapter_model.safetensors").is_file() == adapter
+    assert record["reload_verified"] is not adapter
+    assert (record["timeline"] is not None) == method.startswith("losia")
+
+
+@pytest.mark.parametrize("kind", ["oft", "freeze"])
+def test_the_rest_of_llama_factory_passes_through(train, kind, recipe):
+    changes = {
+        "finetuning_type": kind,
+        "losia_rank_factor": None,
+        "losia_period": None,
+        "max_steps": 2,
+    }
+    if kind == "freeze":
+        train(**changes)
+        return
+    from rich.console import Console
+
+    from losia_cli import recipes
+    from losia_cli.training.command import run
+
+    path = recipe(**changes, oft_rank=0, oft_block_size=4)
+    assert run(recipes.load(path), [], Console(quiet=True)) == 0
+
+
+def test_a_json_recipe_trains_too(recipe, tmp_path):
+    import yaml
+    from rich.console import Console
+
+    from losia_cli import recipes
+    from losia_cli.training.command import run
+
+    path = tmp_path / "recipe.json"
+    path.write_text(json.dumps(yaml.safe_load(recipe(max_steps=2).read_text())))
+    assert run(recipes.load(path), [], Console(quiet=True)) == 0
+
+
+def test_evaluation_and_packing_in_the_loop(train, tmp_path):
+    train(
+        val_size=0.2,
+        eval_strategy="steps",
+        eval_steps=4,
+        packing=True,
+        neat_packing=False,
+        max_steps=4,
+    )
+    log = json.loads((tmp_path / "out/trainer_state.json").read_text())["log_history"]
+    assert any("eval_loss" in entry for entry in log)
+    assert all(entry["grad_norm"] > 0 for entry in log if "grad_norm" in entry)
+
+
+def test_token_accuracy_still_gets_its_logits(train, tmp_path):
+    train(val_size=0.2, eval_strategy="steps", eval_steps=2, compute_accuracy=True, max_steps=2)
+    log = json.loads((tmp_path / "out/trainer_state.json").read_text())["log_history"]
+    assert any("eval_accuracy" in entry for entry in log)
+
+
+def test_bfloat16_on_a_float16_checkpoint(train, tmp_path, model):
+    from tests.e2e.conftest import make_model
+
+    half = make_model(tmp_path / "half")
+    AutoModelForCausalLM.from_pretrained(half, dtype=torch.float16).save_pretrained(half)
+    weights = train(model_name_or_path=str(half), bf16=True)
+    assert {value.dtype for value in weights.values()} == {torch.bfloat16}
+
+
+def test_a_gradient_that_is_not_finite_stops_before_the_weights(train, tmp_path):
+    with pytest.raises(UserError, match=r"not finite at step \d+"):
+        train(learning_rate=1e30, save_steps=1, max_grad_norm=0)
+    last = newest(tmp_path / "out", print)
+    weights = final_weights(last)
+    assert all(value.isfinite().all() for value in weights.values())
+
+
+def test_help_answers_at_once_and_without_torch():
+    import subprocess
+    import sys
+    import time
+
+    for command in ([], ["train"]):
+        start = time.monotonic()
+        result = losia(*command, "--help")
+        assert result.returncode == 0
+        assert "losia train" in result.stdout or not command
+        assert time.monotonic() - start < 5  # a benchmark says 0.2 s; this only bounds accidents
+    loaded = subprocess.run(
+        [sys.executable, "-c", "import sys, losia_cli.cli; print('torch' in sys.modules)"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert loaded.stdout.strip() == "False"
