@@ -1,0 +1,54 @@
+"""Run a benchmark, print its table, write its JSON; importing this loads no torch."""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from losia_cli.bench.settings import MEMORY_METHODS, StepSettings
+from losia_cli.errors import UserError
+
+Say = Callable[[str], None]
+
+
+def step(settings: StepSettings, json_file: Path | None, say: Say, progress: Say) -> None:
+    """Measure a training step and `say` the table.
+
+    Raises:
+        UserError: the model cannot be loaded, or `json_file` cannot be written.
+    """
+    _refuse_unwritable(json_file)
+    from losia_cli.bench.step import render, run_step_benchmark
+
+    result = run_step_benchmark(settings, progress)
+    say(render(result))
+    _write(json_file, result)
+
+
+def memory(methods: Sequence[str], json_file: Path | None, say: Say, progress: Say) -> None:
+    """Count what a layer of LLaMA-2 7B keeps for backward and `say` the table.
+
+    Raises:
+        UserError: an unknown method, or `json_file` cannot be written.
+    """
+    _refuse_unwritable(json_file)
+    from losia_cli.bench.memory import render, run_memory_benchmark
+
+    result = run_memory_benchmark(methods=methods or MEMORY_METHODS, progress=progress)
+    say(render(result))
+    _write(json_file, result)
+
+
+def _refuse_unwritable(json_file: Path | None) -> None:
+    """Before minutes are spent: is there a folder to write `json_file` into?"""
+    if json_file is not None and (json_file.is_dir() or not json_file.parent.is_dir()):
+        raise UserError(f"cannot write {json_file}: name a file in a folder that exists")
+
+
+def _write(json_file: Path | None, result: dict[str, Any]) -> None:
+    if json_file is None:
+        return
+    try:
+        json_file.write_text(json.dumps(result, indent=2) + "\n")
+    except OSError as error:
+        raise UserError(f"cannot write {json_file}: {error.strerror}") from error

@@ -1,0 +1,53 @@
+"""The base model, and copies of it that share its weights."""
+
+import copy
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel
+
+from losia_cli.bench.settings import PRESETS
+from losia_cli.errors import UserError
+
+
+def load_base(name: str, dtype: torch.dtype, device: torch.device) -> PreTrainedModel:
+    """A preset with random weights, made on `device`, or a pre-trained model, moved there.
+
+    Raises:
+        UserError: `name` is neither a preset nor a model that can be loaded.
+    """
+    if name in PRESETS:
+        return random_llama(PRESETS[name].config, dtype, device)
+    try:
+        model = AutoModelForCausalLM.from_pretrained(name, dtype=dtype)
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().partition("\n")[0]
+        presets = ", ".join(PRESETS)
+        raise UserError(
+            f"no model {name!r}: it is none of {presets}, and loading it failed ({reason})"
+        ) from error
+    return model.to(device).train()
+
+
+def random_llama(
+    config: dict[str, Any], dtype: torch.dtype, device: torch.device
+) -> PreTrainedModel:
+    """A Llama of the given configuration with freshly drawn weights."""
+    with torch.device(device):
+        model = AutoModelForCausalLM.from_config(LlamaConfig(**config), dtype=dtype)
+    return model.train()
+
+
+def sharing_copy(base: PreTrainedModel) -> PreTrainedModel:
+    """A copy of `base` with modules and parameters of its own over the same memory.
+
+    A method can be put into the copy, and dropped with it, while `base` stays as it is, but for
+    what the method writes into the weights. All parameters of the copy are frozen; ties are kept.
+    """
+    shared: dict[int, Any] = {
+        id(parameter): nn.Parameter(parameter.detach(), requires_grad=False)
+        for parameter in base.parameters()
+    }
+    shared.update({id(buffer): buffer for buffer in base.buffers()})
+    return copy.deepcopy(base, shared)
