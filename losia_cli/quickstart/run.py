@@ -1,0 +1,209 @@
+"""The quickstart from the base model to the table: measure, teach with LoSiA-Pro, measure again."""
+
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from losia_cli.errors import UserError
+from losia_cli.quickstart import problems, prompt, suites
+from losia_cli.quickstart.model import MANIFEST, cache_folder, prepare_base_model
+from losia_cli.quickstart.suites import Scores
+
+RESULT = "quickstart.json"
+TRAINED = "model"
+RECIPE = "quickstart"
+TRAIN_PROBLEMS = 960
+HELDOUT_PROBLEMS = 96
+RUN_KEYS = (
+    *("seconds", "peak_memory_bytes", "trainable_parameters", "total_parameters"),
+    *("steps", "tokens", "versions", "device"),
+)
+
+
+@dataclass(frozen=True)
+class Paths:
+    """What a quickstart keeps in its output folder."""
+
+    root: Path
+
+    @property
+    def data(self) -> Path:
+        """The generated problems, a LLaMA-Factory dataset folder."""
+        return self.root / "data"
+
+    @property
+    def heldout(self) -> Path:
+        """The held-out problems for lm-eval."""
+        return self.data / problems.HELDOUT_FILE
+
+    @property
+    def trained(self) -> Path:
+        """The taught model, `losia train`'s own output folder."""
+        return self.root / TRAINED
+
+    @property
+    def result(self) -> Path:
+        """The result; written last, so that it stands for a complete run."""
+        return self.root / RESULT
+
+
+def quickstart(
+    output: Path, model: str | None, seed: int, again: bool, console: Console
+) -> dict[str, Any]:
+    """Teach `model` (the packaged one if None) the problems of `seed` and return the result.
+
+    A complete result of the same model and seed in `output` is returned as it is, unless `again`.
+
+    Raises:
+        UserError: `output` holds a result of another model or seed, the model cannot be had, or
+            the training failed.
+    """
+    paths = Paths(output)
+    if again:
+        _clear(paths)
+    elif paths.result.exists():
+        return _earlier_result(paths, model, seed, console)
+    started = time.monotonic()
+    console.rule("1/5 base model", align="left")
+    base = model or str(prepare_base_model())
+    console.print(base)
+    console.rule("2/5 problems", align="left")
+    write_problems(paths.data, seed, console)
+    console.rule("3/5 what the base model can do", align="left")
+    before = measure_base(base, paths.heldout, console)
+    console.rule("4/5 losia train", align="left")
+    train(base, paths, [f"seed={seed}"])
+    console.rule("5/5 what the taught model can do", align="left")
+    after = measure(str(paths.trained), paths.heldout)
+    result = {
+        "model": model,
+        "seed": seed,
+        "before": _scores(before),
+        "after": _scores(after),
+        "example": _example(paths.heldout, before, after),
+        "training": training_record(paths.trained),
+        "seconds": round(time.monotonic() - started, 1),
+    }
+    _save(paths.root / "lm_eval_before.json", before.results)
+    _save(paths.root / "lm_eval_after.json", after.results)
+    _save(paths.result, result)
+    return result
+
+
+def write_problems(folder: Path, seed: int, console: Console) -> None:
+    """Generate the training and the held-out problems of a seed into `folder`."""
+    train_set = problems.generate("train", TRAIN_PROBLEMS, seed)
+    heldout = problems.generate("heldout", HELDOUT_PROBLEMS, seed)
+    problems.write(folder, train_set, heldout)
+    console.print(
+        f"{len(train_set)} to train on, {len(heldout)} held out, {len(problems.KINDS)} kinds;"
+        f" written to {folder}; the first:"
+    )
+    console.print(f"{train_set[0].question}\n{train_set[0].answer}", style="dim", markup=False)
+
+
+def measure(model: str, heldout: Path) -> Scores:
+    """Both suites on the model of a folder or hub name."""
+    return suites.evaluate(suites.load_model(model), heldout)
+
+
+def measure_base(base: str, heldout: Path, console: Console) -> Scores:
+    """As `measure`, but kept in the cache and reused (and said so) for the same files."""
+    if not Path(base).is_dir():
+        return measure(base, heldout)
+    kept = cache_folder() / "measured" / f"{_fingerprint(Path(base), heldout)}.json"
+    if kept.exists():
+        console.print("measured before with these files and versions; taken from", str(kept))
+        return suites.read_scores(json.loads(kept.read_text()))
+    scores = measure(base, heldout)
+    _save(kept, scores.results)
+    return scores
+
+
+def train(base: str, paths: Paths, overrides: Sequence[str], options: Sequence[str] = ()) -> None:
+    """`losia train` on the quickstart's recipe in a process of its own.
+
+    Raises:
+        UserError: it failed; its own message has been printed above.
+    """
+    command = [sys.executable, "-m", "losia_cli", "train", RECIPE, *model_overrides(base)]
+    command += [f"dataset_dir={paths.data}", f"output_dir={paths.trained}"]
+    command += ["overwrite_output_dir=true"]
+    done = subprocess.run([*command, *overrides, *options], check=False)
+    if done.returncode != 0:
+        raise UserError(
+            f"`losia train` ended with exit code {done.returncode}, as its message above says;"
+            " mend that and start the same command again"
+        )
+
+
+def model_overrides(base: str) -> list[str]:
+    """What the recipe has to say about this base model."""
+    return [f"model_name_or_path={base}", *prompt.template_overrides(base)]
+
+
+def training_record(trained: Path) -> dict[str, Any]:
+    """What `losia train` recorded of its run."""
+    record = json.loads((trained / "losia_run.json").read_text())
+    return {key: record[key] for key in RUN_KEYS}
+
+
+def _clear(paths: Paths) -> None:
+    paths.result.unlink(missing_ok=True)
+    for folder in (paths.data, paths.trained):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _earlier_result(paths: Paths, model: str | None, seed: int, console: Console) -> dict[str, Any]:
+    result = json.loads(paths.result.read_text())
+    if (result["model"], result["seed"]) != (model, seed):
+        raise UserError(
+            f"{paths.root} holds a result of another model or seed: choose another folder with"
+            " --output DIR, or replace it with --again"
+        )
+    console.print(
+        f"{paths.root} holds this result already; run it anew with --again,"
+        " or into another folder with --output DIR"
+    )
+    return result
+
+
+def _scores(scores: Scores) -> dict[str, Any]:
+    return {"skill": asdict(scores.skill), "known": asdict(scores.known)}
+
+
+def _example(heldout: Path, before: Scores, after: Scores) -> dict[str, str]:
+    """The first held-out problem, with both models' answers."""
+    problem = json.loads(heldout.read_text().splitlines()[0])
+    answers = {"before": suites.response(before, 0), "after": suites.response(after, 0)}
+    return {"question": problem["question"], "answer": problem["answer"], **answers}
+
+
+def _fingerprint(model: Path, heldout: Path) -> str:
+    """A hash over all that decides a measurement: model, documents, tasks, versions."""
+    digest = hashlib.sha256()
+    files = sorted(p for p in model.iterdir() if p.is_file() and p.name != MANIFEST)
+    for path in (*files, heldout, *sorted(suites.TASKS.iterdir())):
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    for package in ("lm-eval", "transformers", "torch"):
+        digest.update(f"{package} {version(package)}".encode())
+    digest.update(f"batch {suites.BATCH_SIZE}".encode())
+    return digest.hexdigest()[:32]
+
+
+def _save(path: Path, content: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(content, indent=1))
+    partial.replace(path)
