@@ -1,0 +1,1 @@
+"""Data sets: what they must look like, and checking that they do."""
