@@ -17,7 +17,7 @@ def dataset_faults(values: Mapping[str, Any]) -> list[str]:
     Reads dataset_info.json and all rows, as LLaMA-Factory 0.9.5 would, but neither a model nor a
     tokenizer, and imports no torch. Data sets of a hub, tokenized ones, and the rows of those over
     half a gigabyte are not looked at. Rows that LLaMA-Factory drops in silence are a fault only
-    where no other row is left.
+    where no other row is left, or where they lack a needed column that other rows have.
 
     Args:
         values: a resolved recipe: LLaMA-Factory's keys and their values.

@@ -43,7 +43,12 @@ class Fit:
         misfits = [*self._entry_misfits(), *self._missing_columns(), *self._missing_parts()]
         if misfits:
             misfits[-1] += self._spelling() or self._suggestion() or _ADVICE
-        wrong = [*self._clashes(), *self._late_columns(), *self._wrong_kinds()]
+        wrong = [
+            *self._clashes(),
+            *self._late_columns(),
+            *self._wrong_kinds(),
+            *self._incomplete_rows(),
+        ]
         yield from misfits + wrong
         if not misfits and not wrong:
             yield from self._defective_rows()
@@ -104,6 +109,21 @@ class Fit:
             rule = f"the loader fixes columns and kinds after row {piece:,}"
             yield f"{self.table.place(late.row)}: {held}, and {rule}; move this row to the top"
 
+    def _incomplete_rows(self) -> Iterator[str]:
+        """Rows without a column that others have and the stage cannot do without.
+
+        LLaMA-Factory drops them in silence, as it drops nulls; but nobody leaves a key out of some
+        rows on purpose.
+        """
+        for role in needs(self.entry.formatting, self.stage):
+            name = self.entry.columns.get(role)
+            chosen = self.table.rows[: self.limit] if name in self.columns else []
+            if lacking := [index for index, row in enumerate(chosen) if name not in row]:
+                there = f"its columns are {', '.join(chosen[lacking[0]]) or 'none'}"
+                more = f", one of {len(lacking):,} such rows" if len(lacking) > 1 else ""
+                absent = f"there is no column {name}, which other rows have ({there}{more})"
+                yield f"{self.table.place(lacking[0])}: {absent}; add it or take the row out"
+
     def _defective_rows(self) -> Iterator[str]:
         chosen = self.table.rows[: self.limit]
         defects = {
@@ -116,7 +136,7 @@ class Fit:
             more = f" (one of {len(fatal):,} rows that cannot be used)" if len(fatal) > 1 else ""
             why = f"{self.table.place(fatal[0])} {defects[fatal[0]].why}{more}"
             yield f"{why}; mend it or take it out"
-        elif len(defects) == len(chosen):
+        elif defects and len(defects) == len(chosen):
             why = f"{self.table.place(0)} {defects[0].why}"
             none = f"none of its rows ({len(chosen):,}) can be trained on"
             yield f"{self.entry.path}: {none}: {why}{self._suggestion()}"

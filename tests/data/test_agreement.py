@@ -1,4 +1,7 @@
-"""What is called a fault is what LLaMA-Factory's own processing fails at, and nothing else."""
+"""What is called a fault is what LLaMA-Factory's own processing fails at, and nothing else.
+
+One exception, on purpose: a needed column that only some rows have (see test_check).
+"""
 
 import json
 import random
@@ -61,7 +64,7 @@ BOTH = {"chosen": said(G), "rejected": said(G)}
 CASES: dict[str, tuple[str, dict[str, Any] | None, Any]] = {
     "alpaca": ("sft", None, [A, A]),
     "no input": ("sft", None, [{"instruction": "q", "output": "a"}]),
-    "no response in one row": ("sft", None, [A, {"instruction": "q", "input": ""}]),
+    "a null response": ("sft", None, [A, A | {"output": None}]),
     "no prompt in one row": ("sft", None, [A, {"input": "", "output": "a"}]),
     "null responses": ("sft", None, [A | {"output": None}] * 2),
     "null prompts": ("sft", None, [A | {"instruction": None}]),
@@ -148,7 +151,11 @@ CASES: dict[str, tuple[str, dict[str, Any] | None, Any]] = {
     "chat pairs": ("dpo", CHAT_PAIRS, [chat(H, **BOTH)]),
     "chat pairs, all answered": ("dpo", CHAT_PAIRS, [chat(H, G, **BOTH)]),
     "chat pairs, one answered": ("dpo", CHAT_PAIRS, [chat(H, **BOTH), chat(H, G, **BOTH)]),
-    "chat pairs, one null": ("dpo", CHAT_PAIRS, [chat(H, **BOTH), chat(H, rejected=said(G))]),
+    "chat pairs, one null": (
+        "dpo",
+        CHAT_PAIRS,
+        [chat(H, **BOTH), chat(H, **BOTH | {"chosen": None})],
+    ),
     "chat pairs, other name": ("dpo", CHAT_PAIRS, [chat(H, **BOTH | {"chosen": said("ai")})]),
     "chat pairs, null text": ("dpo", CHAT_PAIRS, [chat(H, **BOTH | {"chosen": said(G, None)})]),
     "chat pairs of text": ("dpo", CHAT_PAIRS, [chat(H, chosen="a", rejected="b")]),

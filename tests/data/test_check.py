@@ -120,6 +120,19 @@ def test_a_missing_column_is_named_with_what_is_there(tmp_path: Path) -> None:
     assert as_written(fault)["columns"] == {"prompt": "question", "response": "answer"}
 
 
+def test_rows_without_a_needed_column_are_named(tmp_path: Path) -> None:
+    typo = {"instruction": "q", "input": "", "outptu": "a"}
+    write(tmp_path, [ALPACA, ALPACA, typo, ALPACA, typo])
+    one_fault(
+        tmp_path,
+        f"{tmp_path}/rows.json, row 3: there is no column output, which other rows have",
+        "(its columns are instruction, input, outptu, one of 2 such rows)",
+    )
+    assert faults(tmp_path, max_samples=2) == []
+    write(tmp_path, [ALPACA, {"instruction": "q", "output": "a"}])
+    assert faults(tmp_path) == []  # input may be left out
+
+
 def test_a_misspelt_column_is_named_with_the_nearest(tmp_path: Path) -> None:
     write(
         tmp_path,
