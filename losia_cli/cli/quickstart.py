@@ -1,5 +1,6 @@
 """`losia quickstart`: see LoSiA teach a small model, on any machine, in minutes."""
 
+import shlex
 import shutil
 import sys
 from pathlib import Path
@@ -18,12 +19,23 @@ def quickstart(
             metavar="PATH_OR_HUB_ID", help="A chat model instead of SmolLM2-135M-Instruct."
         ),
     ] = None,
-    output: Annotated[Path, typer.Option(metavar="DIR", help="Where all of it goes.")] = Path(
-        "runs/quickstart"
-    ),
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Where all goes: runs/quickstart, or runs/quickstart-compare."
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Of the problems and of the training.")] = 42,
     again: Annotated[
         bool, typer.Option("--again", help="Replace an earlier result in the folder.")
+    ] = False,
+    compare: Annotated[
+        bool,
+        typer.Option(
+            "--compare",
+            help="Five methods at three rates each (an hour or two); table and plot go to"
+            " docs/benchmarks. Goes on where it was stopped.",
+        ),
     ] = False,
 ) -> None:
     """Teach a small model a new skill with LoSiA-Pro, and measure it before and after.
@@ -40,9 +52,16 @@ def quickstart(
     from losia_cli.quickstart.run import quickstart as run
     from losia_cli.quickstart.table import show
 
-    console = Console()
-    result = run(output, model, seed, again, console)
-    show(result, Paths(output).trained, _how_called(), console)
+    console = Console(highlight=False)
+    if compare:
+        from losia_cli.quickstart.compare import compare_all
+
+        kept = output or Path("runs/quickstart-compare")
+        compare_all(kept, model, seed, Path("docs/benchmarks"), console)
+        return
+    folder = output or Path("runs/quickstart")
+    result = run(folder, model, seed, again, console)
+    show(result, Paths(folder).trained, _how_called(), console)
 
 
 def _how_called() -> str:
@@ -51,4 +70,4 @@ def _how_called() -> str:
     found = shutil.which("losia")
     if program.name != "losia":
         return f"{Path(sys.executable).name} -m losia_cli"
-    return "losia" if found and Path(found).samefile(program) else str(program)
+    return "losia" if found and Path(found).samefile(program) else shlex.quote(str(program))

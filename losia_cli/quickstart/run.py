@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import shutil
 import subprocess
 import sys
 import time
@@ -14,6 +13,7 @@ from typing import Any
 
 from rich.console import Console
 
+from losia_cli import recipes
 from losia_cli.errors import UserError
 from losia_cli.quickstart import problems, prompt, suites
 from losia_cli.quickstart.model import MANIFEST, cache_folder, prepare_base_model
@@ -22,8 +22,8 @@ from losia_cli.quickstart.suites import Scores
 RESULT = "quickstart.json"
 TRAINED = "model"
 RECIPE = "quickstart"
-TRAIN_PROBLEMS = 960
-HELDOUT_PROBLEMS = 96
+TRAIN_PROBLEMS = 600
+HELDOUT_PROBLEMS = 72
 RUN_KEYS = (
     *("seconds", "peak_memory_bytes", "trainable_parameters", "total_parameters"),
     *("steps", "tokens", "versions", "device"),
@@ -53,7 +53,7 @@ class Paths:
 
     @property
     def result(self) -> Path:
-        """The result; written last, so that it stands for a complete run."""
+        """Model and seed from the start, the whole result at the end."""
         return self.root / RESULT
 
 
@@ -65,15 +65,22 @@ def quickstart(
     A complete result of the same model and seed in `output` is returned as it is, unless `again`.
 
     Raises:
-        UserError: `output` holds a result of another model or seed, the model cannot be had, or
-            the training failed.
+        UserError: `output` holds something else or a result of another model or seed, the model
+            cannot be had, or the training failed.
     """
     paths = Paths(output)
-    if again:
-        _clear(paths)
-    elif paths.result.exists():
-        return _earlier_result(paths, model, seed, console)
+    earlier = _earlier_result(paths)
+    if earlier and "after" in earlier and not again:
+        _expect_same(earlier, paths, model, seed)
+        console.print(
+            f"{paths.root} holds this result already: run it anew with --again, or into another"
+            " folder with --output DIR"
+        )
+        return earlier
+    if model:
+        _check(model)
     started = time.monotonic()
+    save(paths.result, {"model": model, "seed": seed})
     console.rule("1/5 base model", align="left")
     base = model or str(prepare_base_model())
     console.print(base)
@@ -88,15 +95,15 @@ def quickstart(
     result = {
         "model": model,
         "seed": seed,
-        "before": _scores(before),
-        "after": _scores(after),
+        "before": summary(before),
+        "after": summary(after),
         "example": _example(paths.heldout, before, after),
         "training": training_record(paths.trained),
         "seconds": round(time.monotonic() - started, 1),
     }
-    _save(paths.root / "lm_eval_before.json", before.results)
-    _save(paths.root / "lm_eval_after.json", after.results)
-    _save(paths.result, result)
+    save(paths.root / "lm_eval_before.json", before.results)
+    save(paths.root / "lm_eval_after.json", after.results)
+    save(paths.result, result)
     return result
 
 
@@ -121,12 +128,12 @@ def measure_base(base: str, heldout: Path, console: Console) -> Scores:
     """As `measure`, but kept in the cache and reused (and said so) for the same files."""
     if not Path(base).is_dir():
         return measure(base, heldout)
-    kept = cache_folder() / "measured" / f"{_fingerprint(Path(base), heldout)}.json"
+    kept = cache_folder() / "measured" / f"{fingerprint(base, heldout)}.json"
     if kept.exists():
         console.print("measured before with these files and versions; taken from", str(kept))
         return suites.read_scores(json.loads(kept.read_text()))
     scores = measure(base, heldout)
-    _save(kept, scores.results)
+    save(kept, scores.results)
     return scores
 
 
@@ -136,10 +143,10 @@ def train(base: str, paths: Paths, overrides: Sequence[str], options: Sequence[s
     Raises:
         UserError: it failed; its own message has been printed above.
     """
-    command = [sys.executable, "-m", "losia_cli", "train", RECIPE, *model_overrides(base)]
-    command += [f"dataset_dir={paths.data}", f"output_dir={paths.trained}"]
-    command += ["overwrite_output_dir=true"]
-    done = subprocess.run([*command, *overrides, *options], check=False)
+    given = [*model_overrides(base), override("dataset_dir", paths.data)]
+    given += [override("output_dir", paths.trained), "overwrite_output_dir=true", *overrides]
+    command = [sys.executable, "-m", "losia_cli", "train", RECIPE, *given, *options]
+    done = subprocess.run(command, check=False)
     if done.returncode != 0:
         raise UserError(
             f"`losia train` ended with exit code {done.returncode}, as its message above says;"
@@ -149,7 +156,12 @@ def train(base: str, paths: Paths, overrides: Sequence[str], options: Sequence[s
 
 def model_overrides(base: str) -> list[str]:
     """What the recipe has to say about this base model."""
-    return [f"model_name_or_path={base}", *prompt.template_overrides(base)]
+    return [override("model_name_or_path", base), *prompt.template_overrides(base)]
+
+
+def override(key: str, text: str | Path) -> str:
+    """`key=value` for `losia train`, whatever characters the text has."""
+    return f"{key}={json.dumps(str(text))}"
 
 
 def training_record(trained: Path) -> dict[str, Any]:
@@ -158,27 +170,37 @@ def training_record(trained: Path) -> dict[str, Any]:
     return {key: record[key] for key in RUN_KEYS}
 
 
-def _clear(paths: Paths) -> None:
-    paths.result.unlink(missing_ok=True)
-    for folder in (paths.data, paths.trained):
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _earlier_result(paths: Paths, model: str | None, seed: int, console: Console) -> dict[str, Any]:
-    result = json.loads(paths.result.read_text())
-    if (result["model"], result["seed"]) != (model, seed):
+def _earlier_result(paths: Paths) -> dict[str, Any] | None:
+    """What an earlier quickstart, finished or not, left in the folder."""
+    if paths.result.exists():
+        return json.loads(paths.result.read_text())
+    if paths.root.exists() and any(paths.root.iterdir()):
         raise UserError(
-            f"{paths.root} holds a result of another model or seed: choose another folder with"
+            f"{paths.root} is not empty, and what it holds is no quickstart's: choose another"
+            " folder with --output DIR"
+        )
+    return None
+
+
+def _check(model: str) -> None:
+    """Refuse what `losia train` would, before minutes are spent on measuring it."""
+    from losia_cli.training.model import check_model
+    from losia_cli.training.run import settings_of
+
+    recipe = recipes.load(RECIPE, overrides=[override("model_name_or_path", model)])
+    check_model(recipe.values, settings_of(recipe))
+
+
+def _expect_same(earlier: dict[str, Any], paths: Paths, model: str | None, seed: int) -> None:
+    if (earlier["model"], earlier["seed"]) != (model, seed):
+        raise UserError(
+            f"{paths.root} holds the result of another model or seed: choose another folder with"
             " --output DIR, or replace it with --again"
         )
-    console.print(
-        f"{paths.root} holds this result already; run it anew with --again,"
-        " or into another folder with --output DIR"
-    )
-    return result
 
 
-def _scores(scores: Scores) -> dict[str, Any]:
+def summary(scores: Scores) -> dict[str, Any]:
+    """Both scores for a result's JSON."""
     return {"skill": asdict(scores.skill), "known": asdict(scores.known)}
 
 
@@ -189,10 +211,11 @@ def _example(heldout: Path, before: Scores, after: Scores) -> dict[str, str]:
     return {"question": problem["question"], "answer": problem["answer"], **answers}
 
 
-def _fingerprint(model: Path, heldout: Path) -> str:
-    """A hash over all that decides a measurement: model, documents, tasks, versions."""
-    digest = hashlib.sha256()
-    files = sorted(p for p in model.iterdir() if p.is_file() and p.name != MANIFEST)
+def fingerprint(model: str, heldout: Path) -> str:
+    """A hash over all that decides a measurement: model (a hub's by name), documents, versions."""
+    folder = Path(model)
+    digest = hashlib.sha256(b"" if folder.is_dir() else model.encode())
+    files = sorted(p for p in folder.glob("*") if p.is_file() and p.name != MANIFEST)
     for path in (*files, heldout, *sorted(suites.TASKS.iterdir())):
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
@@ -202,7 +225,8 @@ def _fingerprint(model: Path, heldout: Path) -> str:
     return digest.hexdigest()[:32]
 
 
-def _save(path: Path, content: dict[str, Any]) -> None:
+def save(path: Path, content: dict[str, Any]) -> None:
+    """Write JSON into a file that is whole or not there."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
     partial.write_text(json.dumps(content, indent=1))

@@ -12,7 +12,7 @@ from losia_cli.quickstart import prompt
 TASKS = Path(__file__).parent / "tasks"
 KNOWN_DOCUMENTS = TASKS / "known.jsonl"
 SKILL, KNOWN = "quickstart_skill", "quickstart_known"
-BATCH_SIZE = 48  # fixed, so that two measurements of one model agree
+BATCH_SIZE = 72  # fixed, so that two measurements of one model agree
 
 _FILES = {SKILL: "skill.yaml", KNOWN: "known.yaml"}
 _METRICS = {SKILL: ("exact_match", "last-number"), KNOWN: ("acc", "none")}
@@ -56,12 +56,19 @@ def evaluate(model: Any, heldout: Path) -> Scores:
 
 
 def load_model(model: str) -> Any:
-    """lm-eval's model of a folder or hub name, in float32, with no BOS but the template's own."""
+    """lm-eval's model of a folder or hub name, in float32, with no BOS but the template's own.
+
+    A folder that holds an adapter (LoRA) alone is read together with the base model it names.
+    """
     import torch
     from lm_eval.models.huggingface import HFLM
 
+    adapter = Path(model) / "adapter_config.json"
+    alone = adapter.is_file()
     lm = HFLM(
-        pretrained=model,
+        pretrained=json.loads(adapter.read_text())["base_model_name_or_path"] if alone else model,
+        peft=model if alone else None,
+        tokenizer=model,
         device="cuda" if torch.cuda.is_available() else "cpu",
         dtype="float32",
         softmax_dtype="float32",

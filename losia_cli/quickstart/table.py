@@ -1,5 +1,6 @@
 """The quickstart's result on the terminal: one table, one example, what to try next."""
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +29,9 @@ def show(result: dict[str, Any], trained: Path, command: str, console: Console) 
 
 def next_commands(trained: Path, command: str) -> list[tuple[str, str]]:
     """Three commands that work now, each with what it does."""
-    data = trained.parent / "data"
     return [
-        (f"{command} chat {trained}", "talk to the taught model"),
-        (
-            f"{command} train quickstart --method lora dataset_dir={data} output_dir=runs/lora",
-            "the same data with LoRA",
-        ),
+        (f"{command} chat {shlex.quote(str(trained))}", "talk to the taught model"),
+        (f"{command} quickstart --compare", "the same by five methods, at three rates each"),
         (f"{command} train llama2-7b-metamath --dry-run", "a run of the paper, and what it needs"),
     ]
 
@@ -44,7 +41,7 @@ def _table(result: dict[str, Any]) -> Table:
     table.add_column("")
     for column in ("before", "after", "change"):
         table.add_column(column, justify="right")
-    skill, known = ("new skill: {} held-out problems", "old skill: {} everyday questions")
+    skill, known = ("new skill ({} problems)", "old skill ({} questions)")
     for key, name in (("skill", skill), ("known", known)):
         before, after = result["before"][key], result["after"][key]
         change = 100 * (after["value"] - before["value"])
@@ -55,7 +52,7 @@ def _table(result: dict[str, Any]) -> Table:
     trainable, total = training["trainable_parameters"], training["total_parameters"]
     table.add_section()
     for name, value in (
-        ("trainable parameters", f"{trainable:,} of {total:,} ({100 * trainable / total:.1f} %)"),
+        ("trainable parameters", f"{trainable:,} ({100 * trainable / total:.1f} %)"),
         ("training", f"{training['steps']} steps, {training['seconds']:.0f} s"),
         ("all of it", f"{result['seconds']:.0f} s"),
         ("peak memory", f"{training['peak_memory_bytes'] / 1e9:.2f} GB"),
