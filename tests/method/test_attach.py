@@ -110,7 +110,7 @@ def test_settings_out_of_range_are_named(settings, says):
 
 
 def test_all_faults_at_once():
-    with pytest.raises(LoSiAError, match="rank_factor.*period"):
+    with pytest.raises(LoSiAError, match=r"rank_factor.*period"):
         LoSiAConfig(rank_factor=2, period=0)
 
 

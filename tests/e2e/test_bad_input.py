@@ -1,0 +1,124 @@
+"""Every mistake: one clear sentence, exit code 2, no traceback, nothing written."""
+
+import json
+
+import pytest
+
+from losia_cli import recipes
+from losia_cli.errors import UserError
+from tests.e2e.conftest import losia, make_model
+
+
+@pytest.fixture
+def refusal(train, tmp_path):
+    """What the workflow says when it refuses; asserts that it left nothing behind."""
+
+    def says(**changes):
+        with pytest.raises(UserError) as caught:
+            train(**changes)
+        assert not (tmp_path / "out").exists()
+        return str(caught.value)
+
+    return says
+
+
+def test_missing_models(refusal, tmp_path):
+    assert "there is no folder" in refusal(model_name_or_path=str(tmp_path / "nowhere"))
+    (tmp_path / "empty").mkdir()
+    assert "no config.json" in refusal(model_name_or_path=str(tmp_path / "empty"))
+    assert "cannot be had from the hub" in refusal(model_name_or_path="no-such/model")
+
+
+def test_shapes_are_checked_before_the_weights_are_read(refusal, tmp_path, model):
+    """On a model without weights: the file that holds them is gone."""
+    folder = tmp_path / "no weights"
+    folder.mkdir()
+    (folder / "config.json").write_text((model / "config.json").read_text())
+    changes = {"model_name_or_path": str(folder)}
+    assert "leaves no row" in refusal(**changes, losia_rank_factor=0.01)
+    assert "matches no linear" in refusal(**changes, losia_target="query")
+
+
+def test_models_that_cannot_work(refusal, tmp_path):
+    small = {"n_embd": 16, "n_layer": 2, "n_head": 2, "vocab_size": 320}
+    gpt2 = make_model(tmp_path / "gpt2", "gpt2", **small)
+    assert "Conv1D" in refusal(model_name_or_path=str(gpt2))
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"losia_rank_facter": 0.1}, "did you mean losia_rank_factor"),
+        ({"learning_rte": 0.1}, "did you mean learning_rate"),
+        ({"losia_rank_factor": "often"}, "losia_rank_factor"),
+        ({"losia_rank_factor": 1.5}, "(0, 1]"),
+        ({"losia_period": 0}, "losia_period"),
+        ({"max_steps": "many"}, "max_steps"),
+        ({"quantization_bit": 4}, "quantized"),
+        ({"deepspeed": "ds.json"}, "owns the storage"),
+        ({"use_galore": True}, "optimizer of its own"),
+        ({"shift_attn": True}, "shift_attn"),
+        ({"stage": "ppo"}, "ppo"),
+        ({"dataset": "summs"}, "sums"),
+        ({"resume_from_checkpoint": True}, "holds no complete checkpoint"),
+    ],
+)
+def test_recipes_that_cannot_work(refusal, changes, says):
+    assert says in refusal(**changes)
+
+
+def test_all_faults_at_once(refusal):
+    said = refusal(losia_rank_factor=2, learning_rte=0.1, use_galore=True)
+    assert all(part in said for part in ("(0, 1]", "learning_rate", "use_galore"))
+
+
+def test_a_folder_in_use_is_not_touched(train, tmp_path):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/thesis.tex").write_text("the only copy")
+    with pytest.raises(UserError, match="is not empty"):
+        train()
+    assert [p.name for p in (tmp_path / "out").iterdir()] == ["thesis.tex"]
+    train(overwrite_output_dir=True, max_steps=2)
+    assert (tmp_path / "out/thesis.tex").read_text() == "the only copy"
+
+
+def test_malformed_data_names_file_row_and_column(refusal, data, tmp_path):
+    folder = tmp_path / "broken"
+    folder.mkdir()
+    rows = json.loads((data / "sums.json").read_text())
+    del rows[5]["output"]
+    (folder / "sums.json").write_text(json.dumps(rows))
+    (folder / "dataset_info.json").write_text((data / "dataset_info.json").read_text())
+    said = refusal(dataset_dir=str(folder))
+    assert "sums.json" in said
+    assert "output" in said
+
+
+def test_damaged_checkpoint(train, tmp_path):
+    train(save_steps=3, max_steps=3)
+    state = tmp_path / "out/checkpoint-3/optimizer.pt"
+    state.write_bytes(state.read_bytes()[:100])
+    with pytest.raises(UserError, match=r"optimizer\.pt is missing or cut short"):
+        train("again", resume_from_checkpoint=str(tmp_path / "out/checkpoint-3"))
+
+
+def test_the_command_exits_with_2_and_no_traceback(recipe, tmp_path):
+    for arguments, says in (
+        (["train", "no-such-recipe"], "no-such-recipe"),
+        (["train", recipe(losia_period=0)], "losia_period"),
+        (["train", recipe("other.yaml"), "--method", "lorra"], "lora"),
+        (["train", recipe("other.yaml"), "learning_rate"], "learning_rate"),
+    ):
+        result = losia(*arguments)
+        assert result.returncode == 2, result.stderr
+        assert says in result.stderr
+        assert "Traceback" not in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_dry_run_trains_nothing(recipe, tmp_path):
+    result = losia("train", recipe(), "learning_rate=0.5", "--dry-run")
+    assert result.returncode == 0, result.stderr
+    assert "command line" in result.stdout
+    assert not (tmp_path / "out").exists()
+    assert recipes.load(recipe(), None, ["learning_rate=0.5"]).values["learning_rate"] == 0.5
