@@ -15,8 +15,8 @@ from rich.console import Console
 from losia_cli import recipes
 from losia_cli.errors import UserError
 from losia_cli.method.config import LoSiAConfig
-from losia_cli.recipes.needs import packages
 from losia_cli.recipes import Recipe
+from losia_cli.recipes.needs import packages
 
 MINIMAL = {
     "model_name_or_path": "some/model",

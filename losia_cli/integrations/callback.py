@@ -12,7 +12,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from losia_cli.method import LoSiAController, LoSiAError
 
-SCORED_BATCHES = 8
+SCORED_BATCHES = 4
 
 
 class LoSiACallback(TrainerCallback):

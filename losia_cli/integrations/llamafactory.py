@@ -9,6 +9,7 @@ import dataclasses
 import importlib
 import io
 import os
+import sys
 import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -38,6 +39,7 @@ _SEAMS = {
     "llamafactory.model.loader": ("init_adapter", "apply_liger_kernel"),
     "llamafactory.data.loader": ("_get_preprocessed_dataset",),
     "llamafactory.train.tuner": ("run_exp",),
+    "llamafactory.chat.chat_model": ("run_chat",),
     **{f"llamafactory.train.{stage}.trainer": (name,) for stage, name in _TRAINERS.items()},
 }
 # Losses of LLaMA-Factory that want the logits of the whole batch.
@@ -256,3 +258,12 @@ def losia_optimizer(trainer: Trainer, controller: LoSiAController) -> Optimizer:
     optimizer = kind(groups, **settings)
     controller.drive(optimizer)
     return optimizer
+
+
+def chat(arguments: dict[str, Any]) -> None:
+    """LLaMA-Factory's own chat on the terminal; the end of the input ends it too."""
+    flags = [text for key, value in arguments.items() for text in (f"--{key}", str(value))]
+    module = _module("llamafactory.chat.chat_model")
+    argv = mock.patch.object(sys, "argv", ["losia", *flags])
+    with argv, _own_words(), contextlib.suppress(EOFError, KeyboardInterrupt):
+        module.run_chat()

@@ -159,7 +159,7 @@ class _Gradients:
     """The gradients of one chunked loss: of the hidden states, the subnet and, if scored, all."""
 
     def __init__(self, hidden: Tensor, head: SubnetLinear | None) -> None:
-        self.hidden = torch.zeros_like(hidden)
+        self.hidden = torch.empty_like(hidden)
         self.head = head
         self.full: Tensor | None = None
         self.rows: Tensor | None = None

@@ -9,7 +9,7 @@ from torch import Tensor
 def sensitivity(gradient: Tensor, weight: Tensor) -> Tensor:
     """`I = |g w - (g w)^2 / 2|`, elementwise: the loss change if an entry were zero (Eq. 3)."""
     change = gradient * weight
-    return (change - 0.5 * change.square()).abs_()
+    return change.addcmul_(change, change, value=-0.5).abs_()
 
 
 class Score(Protocol):

@@ -149,8 +149,10 @@ class _SubnetProduct(torch.autograd.Function):
             ctx.gather_later = columns is not None and layer.keep_input
             saved = None
             if ctx.needs_input_grad[3]:
-                whole = columns is None or layer.keep_input
-                saved = x_cast if whole else x_cast.index_select(-1, columns)
+                if columns is None or layer.keep_input:
+                    saved = x_cast
+                else:
+                    saved = x_cast.index_select(-1, columns)
         ctx.save_for_backward(saved, weight)
         return y
 

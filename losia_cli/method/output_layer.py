@@ -4,7 +4,7 @@ The output layer itself is a `SubnetLinear` whose subnet has all columns. Shapes
 hidden size, `V` vocabulary, `R` rows of the subnet.
 """
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -36,7 +36,7 @@ def tie_embedding(embedding: nn.Embedding, output_layer: SubnetLinear) -> None:
     kind = type(embedding)
     bases = (SubnetEmbedding,) if kind is nn.Embedding else (kind, SubnetEmbedding)
     embedding.__class__ = type(f"Subnet{kind.__name__}", bases, {"__module__": __name__})
-    embedding.output_layer = (output_layer,)
+    cast(SubnetEmbedding, embedding).output_layer = (output_layer,)
 
 
 class _TiedRows(torch.autograd.Function):

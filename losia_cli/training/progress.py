@@ -1,7 +1,7 @@
 """A run on the terminal: a bar where there is one, plain lines elsewhere."""
 
-import resource
 import time
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,7 +16,9 @@ def peak_memory() -> int:
     """Bytes: the most the GPU held allocated, else the most this process had resident."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    # not getrusage's ru_maxrss, which starts at the parent process's own peak
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) * 1024
 
 
 class RunProgress(TrainerCallback):

@@ -5,6 +5,7 @@ import shutil
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ def train(recipe: Recipe, resume: Path | None, console: Console) -> None:
         Interrupted: Ctrl-C, after a checkpoint was saved.
     """
     run = _Run(recipe, resume, console)
+    _let_cpu_ranks_load()
     try:
         llamafactory.run(run.plan)
     except LoSiAError as error:
@@ -229,6 +231,16 @@ class _Run:
             f"peak memory {peak_memory() / 1e9:.2f} GB; the model is in {self.output}"
             + (", reloaded and compared" if whole else "")
         )
+
+
+@cache
+def _let_cpu_ranks_load() -> None:
+    """Ranks on the CPU have the devices cpu:0, cpu:1, ..., to which torch.load cannot restore."""
+    torch.serialization.register_package(
+        9,  # its own: torch compares entries of equal priority, and cannot
+        lambda _: None,
+        lambda storage, location: storage if location.startswith("cpu:") else None,
+    )
 
 
 def _loss_of(trainer: Trainer) -> Callable[[Any], Tensor]:
