@@ -23,7 +23,7 @@ RESULT = "quickstart.json"
 TRAINED = "model"
 RECIPE = "quickstart"
 TRAIN_PROBLEMS = 600
-HELDOUT_PROBLEMS = 72
+HELDOUT_PROBLEMS = 60
 RUN_KEYS = (
     *("seconds", "peak_memory_bytes", "trainable_parameters", "total_parameters"),
     *("steps", "tokens", "versions", "device"),
