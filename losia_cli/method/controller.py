@@ -127,9 +127,8 @@ class LoSiAController:
                 "initial_subnet is 'scored': call score_first_subnets before start, or set it "
                 "to 'random'"
             )
-        period = self.config.period
-        if isinstance(period, str):
-            period = automatic_period(total_steps, len(self.groups))
+        fitting = automatic_period(total_steps, len(self.groups))
+        period = fitting if isinstance(self.config.period, str) else self.config.period
         self.timeline = Timeline(
             groups=len(self.groups),
             period=period,
@@ -141,10 +140,11 @@ class LoSiAController:
         self._set_scores(self.step)
         never = self.timeline.never_reselected()
         if never and self.config.schedule != "static":
+            shorter = f" (losia_period: auto would be {fitting})" if fitting < period else ""
             logger.warning(
                 "%d of %d groups are never re-selected: %d steps hold less than one cycle of %d "
-                "slots of %d steps (losia_period: auto derives a fitting period)",
-                len(never), len(self.groups), total_steps, len(self.groups), period,
+                "slots of %d steps%s",
+                len(never), len(self.groups), total_steps, len(self.groups), period, shorter,
             )  # fmt: skip
 
     @property
