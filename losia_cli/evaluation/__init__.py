@@ -1,0 +1,1 @@
+"""Scores on the paper's columns, from lm-evaluation-harness."""
