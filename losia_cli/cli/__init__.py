@@ -5,7 +5,7 @@ import sys
 
 import typer
 
-from losia_cli.cli import bench, chat, quickstart, train  # noqa: F401
+from losia_cli.cli import bench, chat, eval, quickstart, train  # noqa: F401
 from losia_cli.cli.app import app
 from losia_cli.errors import UserError
 
@@ -14,7 +14,7 @@ def main() -> None:
     """Run the command; a `UserError` becomes one line on standard error and exit code 2."""
     _quieten_libraries()
     try:
-        app()
+        app(args=eval.spelled_out(sys.argv[1:]))
     except UserError as error:
         typer.secho(f"losia: {error}", err=True, fg="red")
         sys.exit(2)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import takewhile
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from lm_eval.api.instance import Instance
@@ -34,6 +34,17 @@ from losia_cli.evaluation.store import Store
 
 WORTH_SHARING = 32  # tokens that all prompts of a batch begin with
 _LIKELIHOOD_ROWS = 16  # whose float32 log-softmax over the vocabulary is held at once
+
+
+class Watcher(Protocol):
+    """Told how far a suite is."""
+
+    def begin(self, requests: int) -> None:
+        """So many requests are now to be answered."""
+
+    def advance(self, requests: int, tokens: int) -> None:
+        """So many more are answered, by computing so many tokens (0: from the store)."""
+
 
 Compute = Callable[[list["Question"]], tuple[list[list["Answer"]], int]]
 Answer = list[Any]  # [log-likelihood, whether greedy] or [text], as JSON keeps it
@@ -73,7 +84,7 @@ class ResumableLM(HFLM):
         store: where responses are kept.
         seed: of sampling.
         settled: task -> whether a response that begins like this can only be scored in one way.
-        progress: told how many requests and tokens were just done.
+        watcher: told how far it is.
 
     Attributes:
         truncated: task -> the documents whose prompt was cut on the left to fit.
@@ -90,13 +101,13 @@ class ResumableLM(HFLM):
         store: Store,
         seed: int,
         settled: Mapping[str, Callable[[str], bool]],
-        progress: Callable[[int, int], None],
+        watcher: Watcher,
     ) -> None:
         super().__init__(
             pretrained=model, tokenizer=tokenizer, add_bos_token=bos, softmax_dtype="float32"
         )
         self.identity, self.limit, self.store, self.seed = dict(identity), limit, store, seed
-        self.settled, self.progress = settled, progress
+        self.settled, self.watcher = settled, watcher
         self.truncated: dict[str, set[int]] = defaultdict(set)
         self._asked: Sequence[Instance] = ()
         layers = getattr(model.config.get_text_config(), "layer_types", None) or []
@@ -122,7 +133,7 @@ class ResumableLM(HFLM):
         self, requests: list[Instance], disable_tqdm: bool = True
     ) -> list[tuple[float, bool]]:
         """The log-likelihood of each continuation, and whether greedy decoding gives it."""
-        self._asked = requests
+        self._begin(requests)
         return super().loglikelihood(requests, disable_tqdm=True)
 
     @torch.inference_mode()
@@ -141,7 +152,7 @@ class ResumableLM(HFLM):
     @torch.inference_mode()
     def generate_until(self, requests: list[Instance], disable_tqdm: bool = True) -> list[str]:
         """The response to each prompt, without what ended it."""
-        self._asked = requests
+        self._begin(requests)
         alike: dict[str, dict[str, Question]] = {}
         rules: dict[str, Rules] = {}
         for number, request in enumerate(requests):
@@ -177,6 +188,10 @@ class ResumableLM(HFLM):
 
     # ------------------------------------------------------------------ batches
 
+    def _begin(self, requests: Sequence[Instance]) -> None:
+        self._asked = requests
+        self.watcher.begin(len(requests))
+
     def _answer(
         self, kind: str, questions: list[Question], new: int, compute: Compute
     ) -> dict[int, Answer]:
@@ -209,9 +224,9 @@ class ResumableLM(HFLM):
             if answers is None:  # out of the handler, which keeps the failed call's tensors alive
                 return self._halved(kind, batch, compute)
             self.store.put(key, answers)
-            self.progress(sum(len(question.asks) for question in batch), tokens)
+            self.watcher.advance(sum(len(question.asks) for question in batch), tokens)
         else:
-            self.progress(sum(len(question.asks) for question in batch), 0)
+            self.watcher.advance(sum(len(question.asks) for question in batch), 0)
         return answers
 
     def _halved(self, kind: str, batch: list[Question], compute: Compute) -> list[list[Answer]]:

@@ -12,6 +12,14 @@ from tests.e2e.conftest import SIZES, _tokenizer
 CONTEXT = 512
 
 
+class Unwatched:
+    def begin(self, requests):
+        pass
+
+    def advance(self, requests, tokens):
+        pass
+
+
 def make(name: str = "llama", seed: int = 0, scale: float = 0.2, **changes):
     config = AutoConfig.for_model(name, **{**SIZES, "max_position_embeddings": CONTEXT, **changes})
     torch.manual_seed(seed)
@@ -40,7 +48,7 @@ def ready(tokenizer, tmp_path):
             "store": Store(tmp_path / "store"),
             "seed": 1,
             "settled": {},
-            "progress": lambda requests, tokens: None,
+            "watcher": Unwatched(),
             **changes,
         }
         return ResumableLM(model, tokenizer, **given)

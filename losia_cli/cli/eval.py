@@ -1,0 +1,203 @@
+"""`losia eval`: score a model on the paper's columns."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from losia_cli.cli.app import app
+from losia_cli.errors import UserError
+
+ALLOW_CODE = "--allow-code"
+_DTYPES = ("auto", "float32", "bfloat16", "float16")
+
+
+def spelled_out(arguments: Sequence[str]) -> list[str]:
+    """The command line with a bare `--allow-code` given the value it stands for."""
+    return [f"{ALLOW_CODE}=sandboxed" if text == ALLOW_CODE else text for text in arguments]
+
+
+@app.command("eval")
+def evaluate(
+    targets: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="RUN|MODEL|CHECKPOINT",
+            help="A run's output_dir, a checkpoint, a model's folder, or the hub's name of one.",
+        ),
+    ] = None,
+    suite: Annotated[
+        list[str] | None,
+        typer.Option(help="A suite, a group (table1, table2, all) or a task of the harness's."),
+    ] = None,
+    adapter: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="An adapter to lay over the model.")
+    ] = None,
+    base: Annotated[
+        bool, typer.Option("--base", help="The model that the run started from, in its place.")
+    ] = False,
+    limit: Annotated[
+        str | None,
+        typer.Option(metavar="N|P%", help="The first documents of each task: a partial score."),
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Local documents in the original columns: DIR/gsm8k/test.jsonl ..."
+        ),
+    ] = None,
+    allow_code: Annotated[
+        str | None,
+        typer.Option(
+            ALLOW_CODE,
+            metavar="[=unsandboxed]",
+            help="Run the programs that the model writes (MBPP), in a sandbox or without one.",
+        ),
+    ] = None,
+    batch: Annotated[
+        str, typer.Option(metavar="N|auto", help="Prompts at once; auto: by their tokens.")
+    ] = "auto",
+    dtype: Annotated[
+        str, typer.Option(help="auto (the weights'), float32, bfloat16 or float16.")
+    ] = "auto",
+    bos: Annotated[
+        bool | None,
+        typer.Option("--bos/--no-bos", help="BOS before each prompt; else as the family does."),
+    ] = None,
+    chat: Annotated[
+        bool, typer.Option("--chat", help="Ask through the tokenizer's chat template.")
+    ] = False,
+    temperature: Annotated[
+        float | None, typer.Option(help="Of sampled suites: 0.2, unless the recipe says other.")
+    ] = None,
+    top_p: Annotated[
+        float | None, typer.Option(help="Of sampled suites: 0.95, unless the recipe says other.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of sampling.")] = 1234,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where results go: else RUN/eval.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    list_suites: Annotated[bool, typer.Option("--list", help="Show the suites and stop.")] = False,
+    compare: Annotated[
+        bool, typer.Option("--compare", help="Compare two finished results, A with B.")
+    ] = False,
+    show: Annotated[
+        bool, typer.Option("--show", help="Print prompts, answers and verdicts of RUN's SUITE.")
+    ] = False,
+    wrong: Annotated[
+        bool, typer.Option("--wrong", help="With --show: only what was answered wrongly.")
+    ] = False,
+) -> None:
+    """Score a model with lm-evaluation-harness on the columns of the paper's tables.
+
+    Without --suite, on those of the run's recipe (`eval_suites`). A run that was cut off goes on
+    with the same command. Examples:
+
+        losia eval --list
+
+        losia eval runs/llama2-7b-metamath --suite gsm8k-5shot --suite gsm8k-cot
+
+        losia eval runs/quickstart/model --suite arc-e --data my-data --limit 100
+
+        losia eval --compare runs/losia runs/lora
+
+        losia eval --show runs/losia gsm8k-cot --wrong
+    """
+    names = targets or []
+    if list_suites:
+        _print_suites()
+    elif compare:
+        _compare(*_pair(names, "--compare", "two folders with results, A B"), as_json)
+    elif show:
+        folder, name = _pair(names, "--show", "a folder with results and a suite, RUN SUITE")
+        _show(Path(folder), name, wrong)
+    elif len(names) != 1:
+        raise UserError(
+            f"losia eval takes one run or model, and {len(names)} are given; it is the folder of a"
+            " run, a checkpoint or a model, or the hub's name of one"
+        )
+    else:
+        from losia_cli.evaluation.run import Request
+
+        request = Request(
+            target=names[0], suites=suite or (), adapter=adapter, base=base, limit=limit, data=data,
+            seed=seed, batch=_batch(batch), dtype=_one_of("--dtype", dtype, _DTYPES), out=out,
+            allow_code=_allowed(allow_code), bos=bos, chat=chat, temperature=temperature,
+            top_p=top_p,
+        )  # fmt: skip
+        _evaluate(request, as_json)
+
+
+def _pair(names: Sequence[str], option: str, what: str) -> tuple[str, str]:
+    if len(names) != 2:
+        raise UserError(f"{option} takes {what}; {len(names)} are given")
+    return names[0], names[1]
+
+
+def _batch(text: str) -> int | None:
+    if text == "auto":
+        return None
+    if not text.isdigit() or int(text) < 1:
+        raise UserError(f"--batch: {text!r} is neither auto nor a number from 1")
+    return int(text)
+
+
+def _allowed(text: str | None) -> bool | str | None:
+    if text is None:
+        return None
+    return _one_of(ALLOW_CODE, text, ("sandboxed", "unsandboxed"))
+
+
+def _one_of(option: str, text: str, known: Sequence[str]) -> str:
+    if text not in known:
+        from losia_cli.spelling import did_you_mean
+
+        advice = did_you_mean(text, known) or f"; it is one of {', '.join(known)}"
+        raise UserError(f"{option}: {text!r} is not known{advice}")
+    return text
+
+
+def _print_suites() -> None:
+    from rich.console import Console
+
+    from losia_cli.evaluation.report import suite_list
+
+    Console().print(suite_list())
+
+
+def _evaluate(request: "Request", as_json: bool) -> None:  # type: ignore[name-defined] # noqa: F821
+    from rich.console import Console
+
+    from losia_cli.evaluation.report import table
+    from losia_cli.evaluation.run import evaluate as run
+
+    console = Console(stderr=as_json)
+    found = run(request, console)
+    if as_json:
+        typer.echo(json.dumps(found, indent=1))
+    else:
+        console.print(table(found))
+        console.print(f"results, samples and responses: {found['folder']}", soft_wrap=True)
+
+
+def _compare(first: str, second: str, as_json: bool) -> None:
+    from rich.console import Console
+
+    from losia_cli.evaluation import comparison
+
+    found = comparison.compare(Path(first), Path(second))
+    if as_json:
+        typer.echo(json.dumps(found, indent=1))
+    else:
+        Console().print(comparison.table(found))
+
+
+def _show(folder: Path, name: str, wrong: bool) -> None:
+    from losia_cli.evaluation import report, results
+
+    lines = results.samples(Path(results.load(folder)["folder"]), name)
+    for text in report.samples(lines, wrong):
+        typer.echo(f"{text}\n")

@@ -1,0 +1,164 @@
+"""What is evaluated: the folders of a model, its tokenizer and adapter, and a hash of them all."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from losia_cli.errors import UserError
+
+RECORD = "losia_run.json"
+ADAPTER = "adapter_config.json"
+
+_WEIGHTS = ("*.safetensors", "pytorch_model*.bin", "adapter_model.bin")
+_TOKENIZER = (
+    "tokenizer*",
+    "*.model",
+    "vocab*",
+    "merges.txt",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template*",
+)
+_CONFIG = ("config.json", "generation_config.json", ADAPTER)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A model to be evaluated.
+
+    Attributes:
+        name: as the user gave it.
+        model: the folder of its weights.
+        tokenizer: the folder of its tokenizer.
+        adapter: the folder of the adapter on top, if there is one.
+        recipe: the resolved recipe of the run that made it; empty if none is known.
+        trained_with_bos: whether its training samples began with BOS; None if not known.
+    """
+
+    name: str
+    model: Path
+    tokenizer: Path
+    adapter: Path | None = None
+    recipe: dict[str, Any] = field(default_factory=dict)
+    trained_with_bos: bool | None = None
+
+    def hashes(self) -> dict[str, str]:
+        """The SHA-256 of every file that decides a response, by its name."""
+        parts = (
+            (self.model, _CONFIG + _WEIGHTS),
+            (self.tokenizer, _TOKENIZER),
+            (self.adapter, _CONFIG + _WEIGHTS),
+        )
+        found = {}
+        for folder, patterns in parts:
+            for path in _files(folder, patterns) if folder else ():
+                name = f"{'adapter/' if folder == self.adapter else ''}{path.name}"
+                with path.open("rb") as file:
+                    found[name] = hashlib.file_digest(file, "sha256").hexdigest()
+        return found
+
+
+def find(target: str, *, adapter: Path | None = None, base: bool = False) -> Checkpoint:
+    """The model of a run's folder, a checkpoint's, any model's, or the hub's.
+
+    Args:
+        target: a folder, or the hub's name of a model.
+        adapter: a folder with an adapter to lay over it.
+        base: the model that the run started from, in its place.
+
+    Raises:
+        UserError: no such folder, no model or tokenizer in it, an adapter of another base.
+    """
+    folder = Path(target)
+    record = _record(folder)
+    recipe = record.get("recipe", {})
+    if base:
+        if not recipe:
+            raise UserError(
+                f"--base: {target} holds no {RECORD}, so that its base model is not known: name"
+                " the base model itself"
+            )
+        return _checked(Checkpoint(f"the base of {target}", *_both(recipe["model_name_or_path"])))
+    if adapter is None and folder.is_dir() and (folder / ADAPTER).is_file():
+        adapter, under = folder, _adapter(folder)["base_model_name_or_path"]
+        model, tokenizer = _both(under)
+        if _files(folder, _TOKENIZER):
+            tokenizer = folder
+    else:
+        model, tokenizer = _both(target)
+    bos = record.get("begins_with_bos")
+    return _checked(Checkpoint(target, model, tokenizer, adapter, recipe, bos))
+
+
+def _record(folder: Path) -> dict[str, Any]:
+    """What `losia train` left in the folder, or beside the checkpoint."""
+    for place in (folder, folder.parent) if folder.name.startswith("checkpoint-") else (folder,):
+        if (place / RECORD).is_file():
+            return json.loads((place / RECORD).read_text())
+    return {}
+
+
+def _both(name: str) -> tuple[Path, Path]:
+    """Where model and tokenizer of a name are."""
+    folder = Path(name)
+    if not folder.is_dir():
+        if name.count("/") != 1 or name.startswith(("/", ".", "~")):
+            raise UserError(f"there is no folder {name}: name a run, a checkpoint or a model")
+        folder = _from_hub(name)
+    return folder, folder
+
+
+def _from_hub(name: str) -> Path:
+    from huggingface_hub import snapshot_download
+
+    patterns = [*_CONFIG, "*.safetensors", "*.safetensors.index.json", *_TOKENIZER]
+    try:
+        return Path(snapshot_download(name, allow_patterns=patterns))
+    except Exception as error:  # the hub's client raises a dozen kinds
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise UserError(
+            f"there is no folder {name}, and the hub's model of that name could not be had"
+            f" ({reason})"
+        ) from error
+
+
+def _checked(checkpoint: Checkpoint) -> Checkpoint:
+    model, tokenizer, adapter = checkpoint.model, checkpoint.tokenizer, checkpoint.adapter
+    if not (model / "config.json").is_file():
+        raise UserError(f"{model} holds no model (no config.json): name the folder of a run")
+    if not _files(model, _WEIGHTS):
+        raise UserError(f"{model} holds no weights (no .safetensors file): did the run finish?")
+    if not _files(tokenizer, ("tokenizer*", "*.model", "vocab*")):
+        raise UserError(f"{tokenizer} holds no tokenizer: copy the base model's into it")
+    if adapter is not None:
+        if not (adapter / ADAPTER).is_file() or not _files(adapter, _WEIGHTS):
+            raise UserError(f"--adapter: {adapter} holds no adapter ({ADAPTER} and its weights)")
+        _fits(adapter, model)
+    return checkpoint
+
+
+def _fits(adapter: Path, model: Path) -> None:
+    """Refuse an adapter whose shapes are another model's."""
+    from losia_cli.evaluation.loading import adapter_misfit
+
+    misfit = adapter_misfit(adapter, model)
+    if misfit:
+        made_for = _adapter(adapter).get("base_model_name_or_path")
+        raise UserError(
+            f"the adapter {adapter} was made for {made_for} and does not fit {model}: {misfit}"
+        )
+
+
+def _adapter(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / ADAPTER).read_text())
+
+
+def _files(folder: Path, patterns: tuple[str, ...]) -> list[Path]:
+    def found() -> Iterator[Path]:
+        for pattern in patterns:
+            yield from (path for path in folder.glob(pattern) if path.is_file())
+
+    return sorted(set(found()))

@@ -1,0 +1,91 @@
+"""Two results side by side, document by document: what differs, and whether it is luck."""
+
+from math import sqrt
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from losia_cli.errors import UserError
+from losia_cli.evaluation import results
+
+
+def compare(first: Path, second: Path) -> dict[str, Any]:
+    """The paired difference of every suite that both hold.
+
+    The difference of two scores on the same documents has the standard error of the mean of the
+    documents' differences, which is smaller than that of two independent scores.
+
+    Args:
+        first: a results folder, or a run's.
+        second: another.
+
+    Returns:
+        `{"a", "b", "suites": {name: {"a", "b", "difference", "stderr", "documents", "gained",
+        "lost"}}}`, scores from 0 to 1, `gained` and `lost` the documents, by task and number,
+        that only the second or only the first answers better.
+
+    Raises:
+        UserError: they share no suite, or a suite's prompts differ.
+    """
+    a, b = results.load(first), results.load(second)
+    shared = [name for name in a["suites"] if name in b["suites"]]
+    if not shared:
+        raise UserError(
+            f"{first} and {second} share no suite ({', '.join(a['suites'])} and"
+            f" {', '.join(b['suites'])}): evaluate both on one"
+        )
+    found = {name: _paired(name, Path(a["folder"]), Path(b["folder"])) for name in shared}
+    return {"a": a["model"]["name"], "b": b["model"]["name"], "suites": found}
+
+
+def _paired(suite: str, first: Path, second: Path) -> dict[str, Any]:
+    one, other = (
+        {(line["task"], line["document"]): line for line in results.samples(folder, suite)}
+        for folder in (first, second)
+    )
+    both = [key for key in one if key in other]
+    asked = ("document_hash", "target_hash", "prompt_hash")
+    for task, number in both:
+        pair = one[task, number], other[task, number]
+        changed = [key for key in asked if pair[0][key] != pair[1][key]]
+        if changed:
+            raise UserError(
+                f"{suite}: document {number} of {task} is not the same in both"
+                f" ({changed[0].replace('_', ' ')} differs), so that nothing is paired: evaluate"
+                " both with the same data and settings"
+            )
+    if not both:
+        raise UserError(f"{suite}: the two results share no document")
+    differences = {key: other[key]["score"] - one[key]["score"] for key in both}
+    mean = sum(differences.values()) / len(both)
+    spread = sum((value - mean) ** 2 for value in differences.values())
+    return {
+        "a": sum(one[key]["score"] for key in both) / len(both),
+        "b": sum(other[key]["score"] for key in both) / len(both),
+        "difference": mean,
+        "stderr": sqrt(spread / (len(both) - 1) / len(both)) if len(both) > 1 else None,
+        "documents": len(both),
+        "gained": [f"{task} {number}" for (task, number), d in differences.items() if d > 0],
+        "lost": [f"{task} {number}" for (task, number), d in differences.items() if d < 0],
+    }
+
+
+def table(found: dict[str, Any]) -> Table:
+    """The comparison to read."""
+    view = Table(title=Text(f"A: {found['a']}\nB: {found['b']}"), title_justify="left")
+    for column in ("suite", "A", "B", "B - A", "documents", "better in B", "better in A"):
+        view.add_column(column, justify="left" if column == "suite" else "right")
+    for name, suite in found["suites"].items():
+        error = f" ± {100 * suite['stderr']:.2f}" if suite["stderr"] is not None else ""
+        view.add_row(
+            name,
+            f"{100 * suite['a']:.2f}",
+            f"{100 * suite['b']:.2f}",
+            Text(f"{100 * suite['difference']:+.2f}{error}", style="bold"),
+            f"{suite['documents']:,}",
+            str(len(suite["gained"])),
+            str(len(suite["lost"])),
+        )
+    return view

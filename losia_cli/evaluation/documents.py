@@ -1,0 +1,224 @@
+"""Where a task's documents come from: pinned revisions of the hub's datasets, or local files."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from losia_cli.errors import UserError
+
+TYPES = (".jsonl", ".json", ".parquet", ".arrow")
+
+
+@dataclass(frozen=True)
+class Source:
+    """A dataset of the hub that suites read.
+
+    Attributes:
+        revision: the commit it is pinned to.
+        folder: what `--data DIR` calls it.
+        columns: what its rows hold, as far as the tasks read it.
+        parts: whether its configurations are folders of their own, as MMLU's subjects are.
+    """
+
+    revision: str
+    folder: str
+    columns: tuple[str, ...]
+    parts: bool = False
+
+
+SOURCES: Mapping[tuple[str, str | None], Source] = {
+    ("openai/gsm8k", "main"): Source(
+        "740312add88f781978c0658806c59bc2815b9866", "gsm8k", ("question", "answer")
+    ),
+    ("google-research-datasets/mbpp", "full"): Source(
+        "4bb6404fdc6cacfda99d4ac4205087b89d32030c",
+        "mbpp",
+        ("task_id", "text", "code", "test_list", "test_setup_code"),
+    ),
+    ("cais/mmlu", None): Source(
+        "c30699e8356da336a370243923dbaf21066bb9fe",
+        "mmlu",
+        ("question", "choices", "answer"),
+        parts=True,
+    ),
+    ("allenai/ai2_arc", "ARC-Challenge"): Source(
+        "210d026faf9955653af8916fad021475a3f00453",
+        "arc_challenge",
+        ("question", "choices", "answerKey"),
+    ),
+    ("allenai/ai2_arc", "ARC-Easy"): Source(
+        "210d026faf9955653af8916fad021475a3f00453",
+        "arc_easy",
+        ("question", "choices", "answerKey"),
+    ),
+    ("Rowan/hellaswag", None): Source(
+        "218ec52e09a7e7462a5400043bb9a69a41d06b76",
+        "hellaswag",
+        ("activity_label", "ctx_a", "ctx_b", "endings", "label"),
+    ),
+    ("allenai/winogrande", "winogrande_xl"): Source(
+        "01e74176c63542e6b0bcb004dcdea22d94fb67b5",
+        "winogrande",
+        ("sentence", "option1", "option2", "answer"),
+    ),
+    ("baber/piqa", None): Source(
+        "142f6d7367fd9877f0fb3b5734ea6a545f54cdd1", "piqa", ("goal", "sol1", "sol2", "label")
+    ),
+    ("allenai/openbookqa", "main"): Source(
+        "388097ea7776314e93a529163e0fea805b8a6454",
+        "openbookqa",
+        ("question_stem", "choices", "answerKey"),
+    ),
+    ("lighteval/siqa", None): Source(
+        "54c6a1f8cb6daf4f5abf24a601852612fb35eb25",
+        "social_i_qa",
+        ("context", "question", "answerA", "answerB", "answerC", "label"),
+    ),
+    ("aps/super_glue", "boolq"): Source(
+        "3de24cf8022e94f4ee4b9d55a6f539891524d646", "boolq", ("question", "passage", "label")
+    ),
+}
+
+
+def source(path: str, name: str | None) -> Source | None:
+    """What is known of a dataset and its configuration."""
+    return SOURCES.get((path, name)) or SOURCES.get((path, None))
+
+
+@dataclass
+class Documents:
+    """Loads datasets for the harness, and remembers what they were.
+
+    Attributes:
+        data: the folder of local files; None for the hub.
+        used: dataset -> its revision, or each local file's SHA-256.
+    """
+
+    data: Path | None
+    used: dict[str, dict[str, str]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.data is not None and not self.data.is_dir():
+            raise UserError(f"--data: there is no folder {self.data}")
+
+    def load(
+        self, path: str, name: str | None = None, *, spare: str | None = None, **options: Any
+    ) -> Any:
+        """What `datasets.load_dataset` gives: split -> rows.
+
+        Args:
+            path: the dataset's name on the hub.
+            name: its configuration.
+            spare: a split that nothing will read; it is empty where no local file holds it.
+            options: `datasets.load_dataset`'s.
+
+        Raises:
+            UserError: the hub cannot be reached, or a local file is missing or misses a column.
+        """
+        if self.data is None or path in ("json", "parquet", "arrow", "csv"):
+            return self._remote(path, name, **options)
+        known = source(path, name)
+        return Splits(self, self.folder(path, name), known.columns if known else (), spare)
+
+    def folder(self, path: str, name: str | None) -> Path:
+        """Where the local files of a dataset and its configuration belong."""
+        assert self.data is not None
+        known = source(path, name)
+        folder = self.data / (known.folder if known else path.split("/")[-1])
+        part = folder / (name or "")
+        return part if (known.parts if known else part.is_dir()) else folder
+
+    def has(self, path: str, name: str | None) -> bool:
+        """Whether a dataset's documents can be here: any of the hub's, or a local folder."""
+        return self.data is None or self.folder(path, name).is_dir()
+
+    def _remote(self, path: str, name: str | None, **options: Any) -> Any:
+        import datasets
+
+        known = source(path, name)
+        label = path if name is None else f"{path} ({name})"
+        if known is not None:
+            options["revision"] = known.revision
+        try:
+            found = datasets.load_dataset(path, name, **options)
+        except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+            folder = known.folder if known else path.split("/")[-1]
+            raise UserError(
+                f"the dataset {label} could not be had ({_first_line(error)}): connect to the"
+                f" hub once, or name a folder with --data DIR that holds it as {folder}/SPLIT.jsonl"
+            ) from error
+        self.used[label] = {"revision": options.get("revision") or "the newest"}
+        return found
+
+
+class Splits(dict[str, Any]):
+    """A local dataset: a file for each split, read when it is asked for."""
+
+    def __init__(
+        self, documents: Documents, folder: Path, columns: tuple[str, ...], spare: str | None
+    ) -> None:
+        super().__init__()
+        self._documents, self._folder = documents, folder
+        self._columns, self._spare = columns, spare
+
+    def __missing__(self, split: str) -> Any:
+        import datasets
+
+        path = self._file(split)
+        if path is None:
+            return datasets.Dataset.from_dict({column: [] for column in self._columns})
+        try:
+            if path.suffix == ".parquet":
+                rows = datasets.Dataset.from_parquet(str(path), keep_in_memory=True)
+            elif path.suffix == ".arrow":
+                rows = datasets.Dataset.from_file(str(path), in_memory=True)
+            else:
+                rows = datasets.Dataset.from_list(list(_objects(path)))
+        except (OSError, ValueError, TypeError, datasets.exceptions.DatasetsError) as error:
+            raise UserError(f"{path} cannot be read: {_first_line(error)}") from error
+        if not len(rows):
+            raise UserError(f"{path} holds no rows: put the split's documents there")
+        missing = [column for column in self._columns if column not in rows.column_names]
+        if missing:
+            raise UserError(
+                f"{path}: the column {missing[0]} is missing (it has"
+                f" {', '.join(rows.column_names)}); local files keep the original dataset's columns"
+            )
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        place = path.relative_to(self._documents.data or Path()).as_posix()
+        self._documents.used.setdefault("local files", {})[place] = digest
+        self[split] = rows
+        return rows
+
+    def _file(self, split: str) -> Path | None:
+        for suffix in TYPES:
+            if (path := self._folder / f"{split}{suffix}").is_file():
+                return path
+        if split == self._spare:
+            return None
+        raise UserError(
+            f"there is no {self._folder / split} with an ending of {', '.join(TYPES)}: --data needs"
+            " a file there, in the original dataset's columns"
+        )
+
+
+def _objects(path: Path) -> Iterator[dict[str, Any]]:
+    """The rows of a JSON array, or of a file with an object in each line."""
+    text = path.read_text(encoding="utf-8-sig")
+    if text.lstrip().startswith("["):
+        yield from json.loads(text)
+        return
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.strip():
+            try:
+                yield json.loads(line)
+            except json.JSONDecodeError as error:
+                raise ValueError(f"line {number} is no JSON object: {error.msg}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

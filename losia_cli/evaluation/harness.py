@@ -1,0 +1,222 @@
+"""The one place that reaches into lm-evaluation-harness: its tasks, built and run as shipped.
+
+What is laid over a task: where its documents come from, generation settings, and for MBPP the
+samples and the judge. Prompts, filters, metrics and standard errors stay the harness's.
+"""
+
+import hashlib
+import json
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache, partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import datasets
+import lm_eval.api.task as task_module
+from lm_eval import simple_evaluate
+from lm_eval.api.group import Group
+from lm_eval.api.task import ConfigurableTask, Task
+from lm_eval.tasks import TaskManager
+from lm_eval.tasks._yaml_loader import load_yaml
+from lm_eval.utils import handle_non_serializable
+
+from losia_cli.errors import UserError
+from losia_cli.evaluation.documents import Documents
+from losia_cli.evaluation.passk import pass_at_k
+from losia_cli.evaluation.suites import Suite
+
+PINNED = "0.4.13"
+FEWSHOT_SEED = 1234
+TASKS = Path(task_module.__file__).parent.parent / "tasks"
+MBPP_SHOTS = (2, 3, 4)  # the stock task's examples, by their numbers in the prompt split
+
+Judge = Callable[[Sequence[Sequence[str]], Sequence[dict[str, Any]]], list[list[str]]]
+
+
+def expect_pinned() -> None:
+    """Refuse a harness whose inside may have moved.
+
+    Raises:
+        UserError: another version, or a name that is no longer there.
+    """
+    found = version("lm-eval")
+    if found != PINNED:
+        raise UserError(
+            f"lm-eval {found} is installed, and the scores here are defined by {PINNED}:"
+            f" pip install lm-eval=={PINNED}"
+        )
+    if getattr(task_module, "datasets", None) is None:
+        raise UserError("lm-eval's api.task no longer loads documents through `datasets`")
+
+
+def quieten() -> None:
+    """Only errors: what the harness warns about is said by us, or settled."""
+    datasets.disable_progress_bars()
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)
+
+
+@cache
+def _every_task() -> TaskManager:
+    return TaskManager()  # reads 12,000 files: seconds
+
+
+def task_names() -> list[str]:
+    """All tasks and groups that the harness ships."""
+    return _every_task().all_tasks
+
+
+# -------------------------------------------------------------------------------- building
+
+
+def build(suite: Suite, documents: Documents, judge: Judge | None) -> Task | Group:
+    """The suite's task, or group of tasks, with its documents loaded.
+
+    Args:
+        suite: what to ask.
+        documents: where the documents come from.
+        judge: for `suite.code`: programs and their documents -> verdicts.
+
+    Raises:
+        UserError: documents that cannot be had or are not the task's.
+    """
+    with _documents_from(documents, spare="train" if suite.shots == 0 else None):
+        if suite.code:
+            assert judge is not None
+            return ConfigurableTask(config=_mbpp(suite, judge))
+        folder = str(TASKS / suite.folder)
+        manager = (
+            TaskManager(include_path=folder, include_defaults=False)
+            if suite.folder
+            else _every_task()
+        )
+        _leave_out_missing(manager, documents, suite)
+        built = manager.load([suite.task])
+        groups = built.get("groups", {})
+        found = groups.get(suite.task) or built["tasks"].get(suite.task)
+        if found is None:
+            raise UserError(
+                f"{suite.task} is a tag of several tasks: name the tasks themselves, such as"
+                f" {', '.join(sorted(built['tasks'])[:2])}"
+            )
+    return found
+
+
+def leaves(built: Task | Group) -> list[Any]:
+    """The tasks of a suite."""
+    return built.get_all_tasks() if isinstance(built, Group) else [built]
+
+
+@contextmanager
+def _documents_from(documents: Documents, spare: str | None) -> Iterator[None]:
+    """While tasks are built, their datasets are loaded by `documents`."""
+
+    class Loader:
+        load_dataset = staticmethod(partial(documents.load, spare=spare))
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(datasets, name)
+
+    plain = task_module.datasets
+    task_module.datasets = Loader()  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        task_module.datasets = plain
+
+
+def _leave_out_missing(manager: TaskManager, documents: Documents, suite: Suite) -> None:
+    """Take tasks without a local folder out of their tags: a part of MMLU is still a group."""
+    index = manager.task_index
+    for entry in index.values():
+        members = [name for name in entry.tags if name in index]
+        configs = {name: index[name].cfg or {} for name in members}
+        here = {n for n, c in configs.items() if _is_here(c, documents)}
+        if entry.kind.name == "TAG" and suite.domains:
+            if not here:
+                raise UserError(
+                    f"{suite.name}: {documents.data} holds no subject of {entry.name}; each of the"
+                    " four domains needs one at least"
+                )
+            entry.tags = here
+
+
+def _is_here(config: dict[str, Any], documents: Documents) -> bool:
+    path = config.get("dataset_path")
+    return path is None or documents.has(path, config.get("dataset_name"))
+
+
+def _mbpp(suite: Suite, judge: Judge) -> dict[str, Any]:
+    """The stock task's prompt with several samples and our judge.
+
+    The stock file names functions that fetch code from the network when they are imported, so it
+    is read without them; the examples come from the dataset, whose rows they are.
+    """
+    stock = load_yaml(TASKS / suite.folder / "mbpp.yaml", resolve_func=False)
+    counts = [k for k in (1, 10) if k <= suite.samples]
+
+    def score(references: Any, predictions: Any, **_: Any) -> dict[str, float]:
+        verdicts = predictions[0]
+        right = sum(verdict == "passed" for verdict in verdicts)
+        return {f"pass@{k}": pass_at_k(len(verdicts), right, k) for k in counts}
+
+    return {
+        **stock,
+        "unsafe_code": False,  # it is judged in our sandbox
+        "fewshot_split": "prompt",
+        "fewshot_config": {"sampler": "first_n", "process_docs": _examples},
+        "repeats": suite.samples,
+        "filter_list": [{"name": "judged", "filter": [{"function": "custom", "filter_fn": judge}]}],
+        "metric_list": [{"metric": score, "aggregation": "mean", "higher_is_better": True}],
+    }
+
+
+def _examples(rows: Any) -> list[dict[str, Any]]:
+    chosen = {row["task_id"]: {**row, "is_fewshot": True} for row in rows}
+    missing = [number for number in MBPP_SHOTS if number not in chosen]
+    if missing:
+        raise UserError(f"MBPP's prompt split lacks the example with task_id {missing[0]}")
+    return [chosen[number] for number in MBPP_SHOTS]
+
+
+# -------------------------------------------------------------------------------- running
+
+
+def run(
+    lm: Any, suite: Suite, built: Task | Group, *, limit: float | None, chat: bool
+) -> dict[str, Any]:
+    """The harness's own result of a suite, with every document, prompt and response.
+
+    Args:
+        lm: the harness's model.
+        suite: what is asked.
+        built: of `build`.
+        limit: documents of each task, or a share below 1; None for all.
+        chat: whether prompts go through the tokenizer's chat template.
+    """
+    raw = simple_evaluate(
+        model=lm,
+        tasks=[built],  # type: ignore[list-item]
+        task_manager=TaskManager(include_defaults=False),
+        num_fewshot=suite.shots,
+        gen_kwargs=dict(suite.generation) or None,
+        limit=limit,
+        apply_chat_template=chat,
+        fewshot_random_seed=FEWSHOT_SEED,
+    )
+    return json.loads(json.dumps(raw, default=handle_non_serializable))
+
+
+def config_hash(task: Any) -> str:
+    """A hash over a task's resolved configuration: equal hashes, equal tasks."""
+    config = {
+        k: v for k, v in task.dump_config().items() if k not in ("metadata", "dataset_kwargs")
+    }
+    text = json.dumps(config, sort_keys=True, default=_named)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _named(value: Any) -> str:
+    return getattr(value, "__qualname__", type(value).__name__)

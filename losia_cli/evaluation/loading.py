@@ -1,0 +1,101 @@
+"""A checkpoint as a model in memory."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from torch import nn
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+from losia_cli.errors import UserError
+from losia_cli.evaluation.checkpoint import ADAPTER, Checkpoint
+
+# BOS tokens of the families whose models expect one at the start of every text.
+_EXPECTED_BOS = ("<s>", "<bos>", "<|begin_of_text|>")
+
+
+def load_tokenizer(checkpoint: Checkpoint) -> Any:
+    """The checkpoint's tokenizer.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    try:
+        return AutoTokenizer.from_pretrained(checkpoint.tokenizer)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        place = checkpoint.tokenizer
+        raise UserError(f"the tokenizer in {place} cannot be read: {error}") from error
+
+
+def bos_by_default(tokenizer: Any) -> bool:
+    """Whether prompts should begin with BOS: for Llama and Gemma, else by the tokenizer's rule."""
+    if tokenizer.bos_token_id is None:
+        return False
+    own = tokenizer.encode("a")[:1] == [tokenizer.bos_token_id]
+    return own or tokenizer.bos_token in _EXPECTED_BOS
+
+
+def context_length(checkpoint: Checkpoint) -> int | None:
+    """The tokens that the model's context holds, as its configuration says."""
+    config = AutoConfig.from_pretrained(checkpoint.model).get_text_config()
+    return getattr(config, "max_position_embeddings", None)
+
+
+def load_model(checkpoint: Checkpoint, dtype: str, device: str) -> Any:
+    """The model on its device, in evaluation mode, in the dtype (`auto`: the weights').
+
+    Raises:
+        UserError: it cannot be read, or lacks weights.
+    """
+    wanted = dtype if dtype == "auto" else getattr(torch, dtype)
+    if dtype == "auto" and device == "cpu" and _stored(checkpoint.model) == torch.float16:
+        wanted = torch.float32  # a processor has no float16 to speak of
+    try:
+        model, loading = AutoModelForCausalLM.from_pretrained(
+            checkpoint.model,
+            dtype=wanted,
+            attn_implementation="sdpa",
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, RuntimeError, KeyError) as error:
+        raise UserError(f"the model in {checkpoint.model} cannot be read: {error}") from error
+    missing = sorted(loading["missing_keys"])
+    if missing:
+        raise UserError(
+            f"the model in {checkpoint.model} lacks weights ({missing[0]} and {len(missing) - 1}"
+            " more): its scores would be those of random numbers"
+        )
+    if checkpoint.adapter is not None:
+        from peft import PeftModel
+
+        model = PeftModel.from_pretrained(model, str(checkpoint.adapter))
+    return model.to(device).eval()
+
+
+def adapter_misfit(adapter: Path, model: Path) -> str | None:
+    """The first shape of a LoRA adapter that is not the model's, in words; None if all fit."""
+    with torch.device("meta"):
+        frame = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(model))
+    linears = {name: m for name, m in frame.named_modules() if isinstance(m, nn.Linear)}
+    settings = json.loads((adapter / ADAPTER).read_text())
+    for path in adapter.glob("*.safetensors"):
+        with safe_open(path, "pt") as file:
+            for key in file.keys():  # noqa: SIM118
+                name, part, _ = key.removeprefix("base_model.model.").rpartition(".lora_A")
+                if not part:
+                    continue
+                found = file.get_slice(key).get_shape()
+                if name not in linears:
+                    return f"the model has no linear layer {name}"
+                if found[1] != linears[name].in_features:
+                    return (
+                        f"{name} takes {linears[name].in_features} features and the adapter"
+                        f" {found[1]} (rank {settings.get('r')})"
+                    )
+    return None
+
+
+def _stored(model: Path) -> Any:
+    return getattr(AutoConfig.from_pretrained(model), "dtype", None)

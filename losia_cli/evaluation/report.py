@@ -1,0 +1,96 @@
+"""Results to read: the table of a run, the list of suites, what was asked and answered."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from losia_cli.evaluation.suites import GROUPS, SUITES
+
+
+def table(found: Mapping[str, Any]) -> Table:
+    """The scores of `eval_results.json`, in percent, with their standard errors."""
+    view = Table(title=Text(found["model"]["name"]), title_justify="left")
+    for column in ("suite", "metric", "score", "documents", "shots", ""):
+        numbers = column in ("score", "documents", "shots")
+        side = "right" if numbers else "left"
+        view.add_column(column, justify=side, overflow="fold", no_wrap=column == "score")
+    for name, suite in found["suites"].items():
+        documents = f"{suite['documents']:,}"
+        if suite["partial"]:
+            documents += f" of {suite['of']:,}"
+        score = Text(_percent(suite["score"], suite["stderr"]), style="bold")
+        shots = str(suite["shots"])
+        view.add_row(name, suite["metric"], score, documents, shots, _notes(suite))
+        for metric, also in suite["also"].items():
+            view.add_row("", metric, _percent(also["score"], also["stderr"]), style="dim")
+        for domain, value in suite["domains"].items():
+            view.add_row("", domain, _percent(value, None), style="dim")
+    average = _average(found["suites"])
+    if average is not None:
+        view.add_section()
+        partial = any(found["suites"][name]["partial"] for name in GROUPS["table2"])
+        view.add_row("table2", "average", f"{100 * average:.2f}", "", "", "partial" * partial)
+    return view
+
+
+def _percent(score: float, stderr: float | None) -> str:
+    return f"{100 * score:.2f}" + (f" ± {100 * stderr:.2f}" if stderr is not None else "")
+
+
+def _average(suites: Mapping[str, Any]) -> float | None:
+    names = GROUPS["table2"]
+    if not all(name in suites for name in names):
+        return None
+    return sum(suites[name]["score"] for name in names) / len(names)
+
+
+def _notes(suite: Mapping[str, Any]) -> str:
+    notes = []
+    if suite["partial"]:
+        notes.append("partial")
+    if suite["truncated"]:
+        notes.append(f"{suite['truncated']} prompts cut")
+    if suite.get("sandbox"):
+        verdicts = ", ".join(f"{count} {name}" for name, count in suite["verdicts"].items())
+        notes.append(f"{verdicts} ({suite['sandbox']})")
+    return "; ".join(notes)
+
+
+def suite_list() -> Table:
+    """All suites and groups."""
+    view = Table()
+    for column in ("suite", "task", "headline", "the paper's"):
+        view.add_column(column, overflow="fold")
+    for suite in SUITES.values():
+        samples = f", {suite.samples} samples" if suite.samples > 1 else ""
+        task = f"{suite.task}, {suite.shots} shots{samples}"
+        place = f"{suite.table}, {suite.column}" if suite.table else ""
+        view.add_row(suite.name, task, suite.metric, place)
+    view.add_section()
+    for group, members in GROUPS.items():
+        view.add_row(group, "every suite" if group == "all" else ", ".join(members))
+    return view
+
+
+def sample(line: Mapping[str, Any]) -> str:
+    """One document: what was asked, what was answered, what it was worth."""
+    verdict = "right" if line["score"] == 1 else "wrong" if line["score"] == 0 else line["score"]
+    parts = [f"── {line['task']}, document {line['document']}: {verdict}", line["prompt"]]
+    if line["choices"]:
+        parts.append("── choices, and the log-likelihood of each")
+        for number, choice in enumerate(line["choices"]):
+            mark = "*" if str(line["target"]) in (str(number), choice.strip()) else " "
+            parts.append(f"{mark}{choice}  {line['responses'][number][0][0]}")
+    else:
+        parts += ["── wanted", str(line["target"]), "── answered"]
+        parts += [str(text) for text in line["responses"][0]]
+        parts.append(f"── taken as {json.dumps(line['extracted'][0], ensure_ascii=False)}")
+    return "\n".join(parts)
+
+
+def samples(lines: Sequence[Mapping[str, Any]], wrong: bool) -> list[str]:
+    """The documents of a suite, all or those answered wrongly."""
+    return [sample(line) for line in lines if not wrong or line["score"] < 1]

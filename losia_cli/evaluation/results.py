@@ -1,0 +1,189 @@
+"""What an evaluation leaves: our small stable result, the harness's own, every sample.
+
+In the results folder:
+
+    eval_results.json        ours: each suite's scores and all that decides them
+    lm_eval/SUITE.json       the harness's result as it gave it, without samples
+    samples/SUITE.jsonl      a line for each document: prompt, target, responses, verdict
+    responses.sqlite         stored responses, for a run that was cut off
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from losia_cli.errors import UserError
+from losia_cli.evaluation.suites import Suite
+from losia_cli.training.checkpoints import write_atomically
+
+FILE = "eval_results.json"
+SCHEMA = 1
+
+Result = dict[str, Any]
+
+
+def open_folder(folder: Path, identity: str, name: str) -> dict[str, Result]:
+    """The suites that a results folder holds of this model.
+
+    Raises:
+        UserError: it holds another model's, cannot be read, or cannot be written into.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe = folder / ".writable"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise UserError(
+            f"the results folder {folder} cannot be written into ({error.strerror}): name another"
+            " with --out DIR"
+        ) from error
+    if not (folder / FILE).is_file():
+        return {}
+    held = load(folder)
+    if held["model"]["identity"] != identity:
+        raise UserError(
+            f"{folder} holds the results of {held['model']['name']}, whose weights are not those of"
+            f" {name}: name another folder with --out DIR"
+        )
+    return held["suites"]
+
+
+def load(folder: Path) -> dict[str, Any]:
+    """`eval_results.json` of a results folder, or of a run's folder.
+
+    Raises:
+        UserError: there is none, or it is not readable.
+    """
+    for place in (folder, folder / "eval"):
+        path = place / FILE
+        if path.is_file():
+            try:
+                found = json.loads(path.read_text())
+            except json.JSONDecodeError as error:
+                raise UserError(f"{path} is damaged ({error.msg}): evaluate once more") from error
+            if found.get("schema") != SCHEMA:
+                raise UserError(
+                    f"{path} was written in schema {found.get('schema')}, and this version reads"
+                    f" {SCHEMA}: evaluate once more"
+                )
+            return {**found, "folder": str(place)}
+    raise UserError(f"{folder} holds no {FILE}: run `losia eval {folder}` first")
+
+
+def samples(folder: Path, suite: str) -> list[dict[str, Any]]:
+    """The samples of a suite in a results folder."""
+    path = folder / "samples" / f"{suite}.jsonl"
+    if not path.is_file():
+        raise UserError(f"{path} is missing: run `losia eval` with --suite {suite} first")
+    with path.open(encoding="utf-8") as file:
+        return [json.loads(line) for line in file]
+
+
+def save(folder: Path, shared: Mapping[str, Any], suites: Mapping[str, Result]) -> None:
+    """Write `eval_results.json` whole."""
+    content = {"schema": SCHEMA, **shared, "suites": dict(suites)}
+    _write(folder / FILE, json.dumps(content, indent=1))
+
+
+def save_raw(folder: Path, suite: Suite, raw: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Write the harness's result and its samples; the samples as written."""
+    plain = {key: value for key, value in raw.items() if key != "samples"}
+    _write(folder / "lm_eval" / f"{suite.name}.json", json.dumps(plain, indent=1))
+    lines = list(_samples(suite, raw))
+    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+    _write(folder / "samples" / f"{suite.name}.jsonl", text)
+    return lines
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, text)
+    except OSError as error:
+        raise UserError(
+            f"could not write {path} ({error.strerror}): free some space and run the same command"
+            " again; the stored responses are kept"
+        ) from error
+
+
+# ------------------------------------------------------------------------- what the harness says
+
+
+def headline(suite: Suite, raw: Mapping[str, Any]) -> dict[str, Any]:
+    """The scores of a suite in the harness's result."""
+    found = raw["results"][_root(suite, raw)]
+    metric = suite.metric or _first_metric(found)
+    parts = {name: raw["results"][group] for name, group in suite.domains.items()}
+    tasks = raw["n-samples"].values()
+    done, whole = (sum(n[key] for n in tasks) for key in ("effective", "original"))
+    score = found[metric]
+    if score != score:
+        raise UserError(f"{suite.name}: the score is NaN, which is none")
+    return {
+        "metric": metric,
+        "score": score,
+        "stderr": _number(found.get(_stderr(metric))),
+        "also": {m: {"score": found[m], "stderr": _number(found.get(_stderr(m)))}
+                 for m in suite.also},
+        "domains": {name: part[metric] for name, part in parts.items()},
+        "documents": done,
+        "of": whole,
+        "tasks": len(raw["n-samples"]),
+        "shots": max(raw["n-shot"][name] for name in raw["n-samples"]),
+    }  # fmt: skip
+
+
+def _root(suite: Suite, raw: Mapping[str, Any]) -> str:
+    return suite.task if suite.task in raw["results"] else next(iter(raw["results"]))
+
+
+def _stderr(metric: str) -> str:
+    name, _, chosen = metric.partition(",")
+    return f"{name}_stderr,{chosen}"
+
+
+def _number(value: Any) -> float | None:
+    return value if isinstance(value, (int, float)) else None
+
+
+def _first_metric(found: Mapping[str, Any]) -> str:
+    named = [key for key, value in found.items() if "," in key and _number(value) is not None]
+    return next(key for key in named if "_stderr," not in key)
+
+
+def _samples(suite: Suite, raw: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """One line for each document: of several filters, the headline's."""
+    metric, _, chosen = (suite.metric or "").partition(",")
+    for task, lines in raw["samples"].items():
+        for line in lines:
+            if chosen and line["filter"] != chosen:
+                continue
+            name = metric or line["metrics"][0]
+            yield {
+                "task": task,
+                "document": line["doc_id"],
+                "prompt": line["arguments"][0][0],
+                "choices": [pair[1] for pair in line["arguments"]] if _is_choice(line) else None,
+                "target": line["target"],
+                "responses": line["resps"],
+                "extracted": line["filtered_resps"],
+                "score": line[name],
+                "prompt_hash": line["prompt_hash"],
+                "target_hash": line["target_hash"],
+                "document_hash": line["doc_hash"],
+            }
+
+
+def _is_choice(line: Mapping[str, Any]) -> bool:
+    return all(isinstance(pair[1], str) for pair in line["arguments"])
+
+
+def prompts_hash(lines: list[dict[str, Any]]) -> dict[str, str]:
+    """One hash over all prompts, and one over all targets: equal hashes, equal questions."""
+    return {
+        key: hashlib.sha256("".join(line[f"{key}_hash"] for line in lines).encode()).hexdigest()
+        for key in ("prompt", "target")
+    }
