@@ -171,22 +171,10 @@ class Splits(dict[str, Any]):
         if path is None:
             return datasets.Dataset.from_dict({column: [] for column in self._columns})
         try:
-            if path.suffix == ".parquet":
-                rows = datasets.Dataset.from_parquet(str(path), keep_in_memory=True)
-            elif path.suffix == ".arrow":
-                rows = datasets.Dataset.from_file(str(path), in_memory=True)
-            else:
-                rows = datasets.Dataset.from_list(list(_objects(path)))
+            rows = _rows(path)
         except (OSError, ValueError, TypeError, datasets.exceptions.DatasetsError) as error:
             raise UserError(f"{path} cannot be read: {_first_line(error)}") from error
-        if not len(rows):
-            raise UserError(f"{path} holds no rows: put the split's documents there")
-        missing = [column for column in self._columns if column not in rows.column_names]
-        if missing:
-            raise UserError(
-                f"{path}: the column {missing[0]} is missing (it has"
-                f" {', '.join(rows.column_names)}); local files keep the original dataset's columns"
-            )
+        _complete(path, rows, self._columns)
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         place = path.relative_to(self._documents.data or Path()).as_posix()
@@ -206,16 +194,49 @@ class Splits(dict[str, Any]):
         )
 
 
+def _rows(path: Path) -> Any:
+    """The rows of a local file, past every cache of the reader's."""
+    import datasets
+    from pyarrow import parquet
+
+    if path.suffix == ".parquet":
+        return datasets.Dataset(parquet.read_table(path))
+    if path.suffix == ".arrow":
+        return datasets.Dataset.from_file(str(path), in_memory=True)
+    return datasets.Dataset.from_list(list(_objects(path)))
+
+
+def _complete(path: Path, rows: Any, columns: tuple[str, ...]) -> None:
+    """Refuse rows that lack what the tasks read."""
+    if not len(rows):
+        raise UserError(f"{path} holds no rows: put the split's documents there")
+    for column in columns:
+        if column not in rows.column_names:
+            raise UserError(
+                f"{path}: the column {column} is missing (it has {', '.join(rows.column_names)});"
+                " local files keep the original dataset's columns"
+            )
+        if rows.data.column(column).null_count:
+            row = rows[column].index(None) + 1
+            raise UserError(f"{path}: row {row} has nothing in the column {column}")
+
+
 def _objects(path: Path) -> Iterator[dict[str, Any]]:
     """The rows of a JSON array, or of a file with an object in each line."""
     text = path.read_text(encoding="utf-8-sig")
-    if text.lstrip().startswith("["):
-        yield from json.loads(text)
-        return
+    whole = text.lstrip().startswith("[")
+    found = enumerate(json.loads(text), 1) if whole else _lines(text)
+    for number, row in found:
+        if not isinstance(row, dict):
+            raise ValueError(f"{'row' if whole else 'line'} {number} is no JSON object")
+        yield row
+
+
+def _lines(text: str) -> Iterator[tuple[int, Any]]:
     for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
             try:
-                yield json.loads(line)
+                yield number, json.loads(line)
             except json.JSONDecodeError as error:
                 raise ValueError(f"line {number} is no JSON object: {error.msg}") from error
 
