@@ -197,7 +197,7 @@ class Splits(dict[str, Any]):
 def _rows(path: Path) -> Any:
     """The rows of a local file, past every cache of the reader's."""
     import datasets
-    from pyarrow import parquet
+    from pyarrow import parquet  # type: ignore[import-untyped]
 
     if path.suffix == ".parquet":
         return datasets.Dataset(parquet.read_table(path))
