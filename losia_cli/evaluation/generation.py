@@ -25,14 +25,14 @@ class Rules:
         stop: texts that end a response and do not belong to it.
         eos: tokens that end a response.
         sampling: how tokens are drawn; None takes the most likely one.
-        settled: whether a response that begins like this can only be scored in one way.
+        settled: whether a response that begins with these tokens can be scored in one way only.
     """
 
     max_tokens: int
     stop: tuple[str, ...] = ()
     eos: frozenset[int] = frozenset()
     sampling: Sampling | None = None
-    settled: Callable[[str], bool] | None = None
+    settled: Callable[[Sequence[int]], bool] | None = None
 
     def ended(self, tokens: Sequence[int], decode: Callable[[Sequence[int]], str]) -> bool:
         """Whether the response of these tokens is over; `decode` keeps special tokens."""
@@ -42,7 +42,7 @@ class Rules:
         tail = decode(tokens[-(max(map(len, self.stop), default=0) + 8) :])
         if any(text and text in tail for text in self.stop):
             return True
-        return self.settled is not None and self.settled(decode(tokens))
+        return self.settled is not None and self.settled(tokens)
 
 
 def generate(

@@ -334,6 +334,7 @@ class ResumableLM(HFLM):
     def _rules(self, request: Instance) -> Rules:
         settings = normalize_gen_kwargs(request.args[1], self.max_gen_toks)
         end = self.tokenizer.decode(self.eot_token_id)
+        stop = tuple(handle_stop_sequences(settings.get("until"), eos=end))
         sampling = None
         if settings["do_sample"]:
             sampling = Sampling(
@@ -341,11 +342,23 @@ class ResumableLM(HFLM):
             )
         return Rules(
             max_tokens=settings["max_gen_toks"],
-            stop=tuple(handle_stop_sequences(settings.get("until"), eos=end)),
+            stop=stop,
             eos=self._eos,
             sampling=sampling,
-            settled=self.settled.get(str(request.task_name)),
+            settled=self._settled(str(request.task_name), stop),
         )
+
+    def _settled(self, task: str, stop: Sequence[str]) -> Callable[[Sequence[int]], bool] | None:
+        """Whether a response can be scored in one way only, as soon as no stop text has begun."""
+        if task not in self.settled:
+            return None
+        begun = tuple(text[:end] for text in stop for end in range(1, len(text)))
+
+        def settled(tokens: Sequence[int]) -> bool:
+            text = self.tokenizer.decode(tokens, skip_special_tokens=True)
+            return not text.endswith(begun) and self.settled[task](text)
+
+        return settled
 
     def _decode(self, tokens: Sequence[int]) -> str:
         return self.tokenizer.decode(tokens)

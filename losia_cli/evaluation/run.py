@@ -27,7 +27,7 @@ from losia_cli.training.record import versions
 
 UNSANDBOXED = "unsandboxed"
 BATCH_TOKENS = {"cpu": 4096, "cuda": 32768}
-_DECIDE = ("batches", "generation", "model", "reading", "sampling")  # modules that do
+_DECIDE = ("batches", "generation", "letter", "model", "reading", "sampling")  # modules that do
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,7 @@
 """Tiny models with a byte-level tokenizer, ready to be evaluated."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
@@ -10,6 +12,7 @@ from losia_cli.evaluation.store import Store
 from tests.e2e.conftest import SIZES, _tokenizer
 
 CONTEXT = 512
+SHARED = Path(__file__).parents[3] / "shared" / "data"
 
 
 class Unwatched:
