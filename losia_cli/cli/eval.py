@@ -198,6 +198,7 @@ def _compare(first: str, second: str, as_json: bool) -> None:
 def _show(folder: Path, name: str, wrong: bool) -> None:
     from losia_cli.evaluation import report, results
 
-    lines = results.samples(Path(results.load(folder)["folder"]), name)
-    for text in report.samples(lines, wrong):
+    found = results.load(folder)
+    lines = results.samples(Path(found["folder"]), name)
+    for text in report.samples(found["suites"][name], lines, wrong):
         typer.echo(f"{text}\n")

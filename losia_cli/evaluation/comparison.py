@@ -22,9 +22,10 @@ def compare(first: Path, second: Path) -> dict[str, Any]:
         second: another.
 
     Returns:
-        `{"a", "b", "suites": {name: {"a", "b", "difference", "stderr", "documents", "gained",
-        "lost"}}}`, scores from 0 to 1, `gained` and `lost` the documents, by task and number,
-        that only the second or only the first answers better.
+        `{"a", "b", "suites": {name: {"a", "b", "difference", "stderr", "documents", "partial",
+        "gained", "lost"}}}`, scores from 0 to 1, `partial` whether either run was limited,
+        `gained` and `lost` the documents, by task and number, that only the second or only the
+        first answers better.
 
     Raises:
         UserError: they share no suite, or a suite's prompts differ.
@@ -37,6 +38,8 @@ def compare(first: Path, second: Path) -> dict[str, Any]:
             f" {', '.join(b['suites'])}): evaluate both on one"
         )
     found = {name: _paired(name, Path(a["folder"]), Path(b["folder"])) for name in shared}
+    for name, suite in found.items():
+        suite["partial"] = a["suites"][name]["partial"] or b["suites"][name]["partial"]
     return {"a": a["model"]["name"], "b": b["model"]["name"], "suites": found}
 
 
@@ -84,7 +87,7 @@ def table(found: dict[str, Any]) -> Table:
             f"{100 * suite['a']:.2f}",
             f"{100 * suite['b']:.2f}",
             Text(f"{100 * suite['difference']:+.2f}{error}", style="bold"),
-            f"{suite['documents']:,}",
+            f"{suite['documents']:,}" + ", partial" * suite["partial"],
             str(len(suite["gained"])),
             str(len(suite["lost"])),
         )

@@ -16,12 +16,13 @@ from typing import Any
 
 import datasets
 import lm_eval.api.task as task_module
-from lm_eval import simple_evaluate
+from lm_eval import evaluator
 from lm_eval.api.group import Group
 from lm_eval.api.task import ConfigurableTask, Task
 from lm_eval.tasks import TaskManager
 from lm_eval.tasks._yaml_loader import load_yaml
 from lm_eval.utils import handle_non_serializable
+from torch.utils import collect_env
 
 from losia_cli.errors import UserError
 from losia_cli.evaluation.documents import Documents
@@ -54,6 +55,8 @@ def expect_pinned() -> None:
 
 def quieten() -> None:
     """Only errors: what the harness warns about is said by us, or settled."""
+    evaluator.get_git_commit_hash = lambda: None  # it would be the working folder's
+    collect_env.get_pretty_env_info = cache(collect_env.get_pretty_env_info)  # takes half a second
     datasets.disable_progress_bars()
     logging.getLogger("lm_eval").setLevel(logging.ERROR)
 
@@ -196,7 +199,7 @@ def run(
         limit: documents of each task, or a share below 1; None for all.
         chat: whether prompts go through the tokenizer's chat template.
     """
-    raw = simple_evaluate(
+    raw = evaluator.simple_evaluate(
         model=lm,
         tasks=[built],  # type: ignore[list-item]
         task_manager=TaskManager(include_defaults=False),

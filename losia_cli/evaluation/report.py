@@ -82,7 +82,7 @@ def sample(line: Mapping[str, Any]) -> str:
     if line["choices"]:
         parts.append("── choices, and the log-likelihood of each")
         for number, choice in enumerate(line["choices"]):
-            mark = "*" if str(line["target"]) in (str(number), choice.strip()) else " "
+            mark = "*" if line["target"] in (number, choice.strip()) else " "
             parts.append(f"{mark}{choice}  {line['responses'][number][0][0]}")
     else:
         parts += ["── wanted", str(line["target"]), "── answered"]
@@ -91,6 +91,10 @@ def sample(line: Mapping[str, Any]) -> str:
     return "\n".join(parts)
 
 
-def samples(lines: Sequence[Mapping[str, Any]], wrong: bool) -> list[str]:
-    """The documents of a suite, all or those answered wrongly."""
-    return [sample(line) for line in lines if not wrong or line["score"] < 1]
+def samples(
+    result: Mapping[str, Any], lines: Sequence[Mapping[str, Any]], wrong: bool
+) -> list[str]:
+    """The documents of a suite, all or those answered wrongly, and first that some are left out."""
+    done, whole = f"{result['documents']:,}", f"{result['of']:,}"
+    first = [f"partial: {done} of {whole} documents"] if result["partial"] else []
+    return first + [sample(line) for line in lines if not wrong or line["score"] < 1]

@@ -11,6 +11,7 @@ In the results folder:
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -162,11 +163,12 @@ def _samples(suite: Suite, raw: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             if chosen and line["filter"] != chosen:
                 continue
             name = metric or line["metrics"][0]
+            prompt, choices = _asked(line["arguments"])
             yield {
                 "task": task,
                 "document": line["doc_id"],
-                "prompt": line["arguments"][0][0],
-                "choices": [pair[1] for pair in line["arguments"]] if _is_choice(line) else None,
+                "prompt": prompt,
+                "choices": choices,
                 "target": line["target"],
                 "responses": line["resps"],
                 "extracted": line["filtered_resps"],
@@ -177,8 +179,16 @@ def _samples(suite: Suite, raw: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
             }
 
 
-def _is_choice(line: Mapping[str, Any]) -> bool:
-    return all(isinstance(pair[1], str) for pair in line["arguments"])
+def _asked(arguments: list[list[Any]]) -> tuple[str, list[str] | None]:
+    """The prompt, and the choices that may follow it; None where a response was generated.
+
+    Winogrande's choices differ in the prompt, not in what is scored after it: they begin there.
+    """
+    if not all(isinstance(after, str) for _, after in arguments):
+        return arguments[0][0], None
+    columns = zip(*(before for before, _ in arguments), strict=False)
+    prompt = "".join(c[0] for c in takewhile(lambda column: len(set(column)) == 1, columns))
+    return prompt, [before[len(prompt) :] + after for before, after in arguments]
 
 
 def prompts_hash(lines: list[dict[str, Any]]) -> dict[str, str]:

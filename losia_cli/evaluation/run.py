@@ -290,6 +290,7 @@ def _ask(lm: ResumableLM, suite: Suite, setup: Setup, chat: bool) -> dict[str, A
     return {
         **found,
         "partial": found["documents"] < found["of"],
+        "limit": setup.limit,
         "truncated": sum(map(len, lm.truncated.values())),
         "settings": setup.settings,
         "generation": dict(suite.generation),

@@ -15,7 +15,10 @@ from losia_cli.method import LoSiAController
 from losia_cli.training.checkpoints import write_atomically
 
 RECORD = "losia_run.json"
-_PACKAGES = ("torch", "transformers", "llamafactory", "datasets", "accelerate", "peft", "lm-eval")
+_PACKAGES = (
+    "torch", "transformers", "tokenizers", "llamafactory", "datasets", "accelerate", "peft",
+    "lm-eval",
+)  # fmt: skip
 
 
 def versions() -> dict[str, str]:
