@@ -46,7 +46,10 @@ def train(
         console.print(recipes.describe(resolved))
         recipes.check(resolved)
         return
-    from losia_cli.training.command import run
+    from losia_cli.training.command import evaluate_after, run
 
     arguments = ["train", str(resolved.path), *(overrides or [])]
-    sys.exit(run(resolved, arguments + (["--method", method] if method else []), console))
+    code = run(resolved, arguments + (["--method", method] if method else []), console)
+    if code == 0:
+        evaluate_after(resolved, console)
+    sys.exit(code)

@@ -10,7 +10,7 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import takewhile
 from typing import Any, Protocol
@@ -33,6 +33,7 @@ from losia_cli.evaluation.sampling import Sampling, chances
 from losia_cli.evaluation.store import Store
 
 WORTH_SHARING = 32  # tokens that all prompts of a batch begin with
+GENERATING = 4  # times as many tokens in a batch: a step's cost is mostly that of the weights
 _LIKELIHOOD_ROWS = 16  # whose float32 log-softmax over the vocabulary is held at once
 
 
@@ -80,7 +81,7 @@ class ResumableLM(HFLM):
         tokenizer: its tokenizer.
         identity: all that decides a response beside the request: weights, versions, dtype.
         bos: whether every prompt begins with BOS.
-        limit: how much goes into one batch.
+        limit: how much goes into one batch; of tokens, `GENERATING` times as many when generating.
         store: where responses are kept.
         seed: of sampling.
         settled: task -> whether a response that begins like this can only be scored in one way.
@@ -203,7 +204,7 @@ class ResumableLM(HFLM):
             sorted(range(len(questions)), key=place),
             rows=lambda number: len(questions[number].asks),
             length=lambda number: questions[number].longest + new,
-            limit=self.limit,
+            limit=replace(self.limit, tokens=self.limit.tokens * (GENERATING if new else 1)),
         )
         answers: dict[int, Answer] = {}
         for numbers in batches:

@@ -26,7 +26,7 @@ from losia_cli.evaluation.suites import Suite
 from losia_cli.training.record import versions
 
 UNSANDBOXED = "unsandboxed"
-BATCH_TOKENS = {"cpu": 4096, "cuda": 32768}
+BATCH_TOKENS = {"cpu": 4096, "cuda": 16384}
 _DECIDE = ("batches", "generation", "letter", "model", "reading", "sampling")  # modules that do
 
 
@@ -110,7 +110,7 @@ def prepare(request: Request, console: Console) -> Setup:
     documents = {suite.name: Documents(Path(data) if data else None) for suite in chosen}
     verdicts: dict[str, dict[str, int]] = {}
     built = {s.name: _build(s, documents[s.name], sandbox, verdicts) for s in chosen}
-    limit = _limit(request.limit, chosen, built)
+    limit = _limit(_first(request.limit, recipe.get("eval_limit")), chosen, built)
     settings = _settings(request, found, console)
     for suite in chosen:
         _fits(suite, found)
@@ -179,10 +179,13 @@ def _judge(
     return verdicts
 
 
-def _limit(text: str | None, chosen: Sequence[Suite], built: Mapping[str, Any]) -> float | None:
+def _limit(
+    given: str | int | None, chosen: Sequence[Suite], built: Mapping[str, Any]
+) -> float | None:
     """Documents of each task, or a share below 1."""
-    if text is None:
+    if given is None:
         return None
+    text = str(given)
     percent = text.endswith("%")
     try:
         number = float(text.removesuffix("%")) / 100 if percent else int(text)

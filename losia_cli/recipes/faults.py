@@ -92,6 +92,7 @@ def faults(recipe: "Recipe") -> list[str]:
     losia = recipe.values.get("finetuning_type") == "losia"
     return [
         *_missing(recipe.values),
+        *_no_suites(recipe),
         *(_refused(recipe) if losia else _out_of_place(recipe)),
         *_unusable(recipe),
         *_not_installed(recipe),
@@ -134,6 +135,27 @@ def _out_of_place(recipe: "Recipe") -> Iterator[str]:
         if key.startswith("losia_"):
             advice = "remove it, or train with finetuning_type: losia"
             yield f"{_at(recipe, key)}: means nothing to finetuning_type: {method}; {advice}"
+
+
+def _no_suites(recipe: "Recipe") -> Iterator[str]:
+    """What `losia eval` would refuse after the training, hours later."""
+    from losia_cli.evaluation import suites
+
+    names = recipe.values.get("eval_suites") or []
+    if not isinstance(names, list) or not names:
+        return
+    where = _at(recipe, "eval_suites")
+    try:
+        chosen = suites.find([str(name) for name in names])
+    except UserError as error:
+        yield f"{where}: {error}"
+        return
+    code = [suite.name for suite in chosen if suite.code]
+    if code and not recipe.values.get("eval_allow_code"):
+        yield (
+            f"{where}: {code[0]} runs programs that the model writes; allow it with"
+            " eval_allow_code: true"
+        )
 
 
 def _unusable(recipe: "Recipe") -> Iterator[str]:
@@ -183,6 +205,7 @@ def _known_keys() -> dict[str, Any]:
     from llamafactory import hparams
 
     from losia_cli.method.config import LoSiAConfig
+    from losia_cli.recipes.recipe import EVALUATION_KEYS
 
     known = {f"losia_{name}": hint for name, hint in get_type_hints(LoSiAConfig).items()}
     del known["losia_seed"]  # LLaMA-Factory's seed is every part's
@@ -195,6 +218,7 @@ def _known_keys() -> dict[str, Any]:
     ):
         hints = get_type_hints(arguments)
         known |= {field.name: hints[field.name] for field in fields(arguments) if field.init}
+    known |= EVALUATION_KEYS
     return known | {key: Union[known[key], wider] for key, wider in _WIDER.items()}  # noqa: UP007
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from losia_cli.errors import UserError
 from losia_cli.recipes.needs import needs
@@ -29,6 +29,16 @@ METHOD_SWITCHES = (
     "use_muon",
     "use_llama_pro",
 )
+
+# What is evaluated after training, and how: `losia eval` reads them from the run's record.
+EVALUATION_KEYS: dict[str, Any] = {
+    "eval_suites": list[str],
+    "eval_data": str,
+    "eval_limit": int | str,
+    "eval_allow_code": bool | Literal["unsandboxed"],
+    "eval_temperature": float,
+    "eval_top_p": float,
+}
 
 _BROKEN_REFERENCE = "holds a ${...} that is no reference to another key; take it out"
 
@@ -58,8 +68,12 @@ class Recipe:
         }
 
     def llamafactory_arguments(self) -> dict[str, Any]:
-        """What LLaMA-Factory parses: everything but `losia_*`; `finetuning_type` stays."""
-        return {key: value for key, value in self.values.items() if not key.startswith("losia_")}
+        """What LLaMA-Factory parses: everything but our keys; `finetuning_type` stays."""
+        return {
+            key: value
+            for key, value in self.values.items()
+            if not key.startswith("losia_") and key not in EVALUATION_KEYS
+        }
 
 
 def project_recipes() -> Path:

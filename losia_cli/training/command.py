@@ -1,6 +1,7 @@
 """`losia train` from a resolved recipe to an exit code: here, or in one worker per GPU."""
 
 import os
+import sys
 from pathlib import Path
 
 from rich.console import Console
@@ -48,6 +49,16 @@ def run(recipe: Recipe, arguments: list[str], console: Console) -> int:
         )
         return EXIT_INTERRUPTED
     return 0
+
+
+def evaluate_after(recipe: Recipe, console: Console) -> None:
+    """Become `losia eval` of what was saved, if the recipe names suites: all memory is free then."""
+    if not recipe.values.get("eval_suites") or "LOCAL_RANK" in os.environ:
+        return
+    output = recipe.values["output_dir"]
+    console.print(f"evaluating; should it fail, the model is saved: losia eval {output}")
+    sys.stdout.flush()
+    os.execv(sys.executable, [sys.executable, "-m", "losia_cli", "eval", output])
 
 
 def _check(recipe: Recipe) -> None:
