@@ -123,7 +123,7 @@ def _documents_from(documents: Documents, spare: str | None) -> Iterator[None]:
             return getattr(datasets, name)
 
     plain = task_module.datasets
-    task_module.datasets = Loader()  # type: ignore[assignment]
+    task_module.datasets = Loader()
     try:
         yield
     finally:
@@ -201,7 +201,7 @@ def run(
     """
     raw = evaluator.simple_evaluate(
         model=lm,
-        tasks=[built],  # type: ignore[list-item]
+        tasks=[built],
         task_manager=TaskManager(include_defaults=False),
         num_fewshot=suite.shots,
         gen_kwargs=dict(suite.generation) or None,

@@ -15,8 +15,12 @@ def table(found: Mapping[str, Any]) -> Table:
     view = Table(title=Text(found["model"]["name"]), title_justify="left")
     for column in ("suite", "metric", "score", "documents", "shots", ""):
         numbers = column in ("score", "documents", "shots")
-        side = "right" if numbers else "left"
-        view.add_column(column, justify=side, overflow="fold", no_wrap=column == "score")
+        view.add_column(
+            column,
+            justify="right" if numbers else "left",
+            overflow="fold",
+            no_wrap=column == "score",
+        )
     for name, suite in found["suites"].items():
         documents = f"{suite['documents']:,}"
         if suite["partial"]:

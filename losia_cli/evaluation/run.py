@@ -80,9 +80,9 @@ def evaluate(request: Request, console: Console) -> dict[str, Any]:
     identity = _digest(setup.files)
     held = results.open_folder(setup.out, identity, request.target)
     store = Store(setup.out)
-    lm = _load(setup, store, console)
+    progress = SuiteProgress(console)
+    lm = _load(setup, store, progress, console)
     shared = {"model": _described(setup.checkpoint, identity, setup.files), "versions": versions()}
-    progress = lm.watcher
     with progress.bar:
         for suite in setup.suites:
             progress.suite(suite.name)
@@ -253,7 +253,7 @@ def _default_out(request: Request) -> Path:
 # ------------------------------------------------------------------------------- with the model
 
 
-def _load(setup: Setup, store: Store, console: Console) -> ResumableLM:
+def _load(setup: Setup, store: Store, progress: SuiteProgress, console: Console) -> ResumableLM:
     settings, found = setup.settings, setup.checkpoint
     with console.status("loading the model"):
         model = loading.load_model(found, settings["dtype"], settings["device"])
@@ -275,7 +275,7 @@ def _load(setup: Setup, store: Store, console: Console) -> ResumableLM:
         store=store,
         seed=settings["seed"],
         settled=settled,
-        watcher=SuiteProgress(console),
+        watcher=progress,
     )
 
 

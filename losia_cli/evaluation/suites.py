@@ -1,7 +1,7 @@
 """The paper's columns: which of lm-evaluation-harness's tasks gives each, and how it is asked."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from losia_cli.errors import UserError
@@ -68,8 +68,10 @@ def _choice(name: str, task: str, folder: str, column: str, norm: bool = True) -
     return Suite(name, task, folder, also=also, shots=0, table="Table 2", column=column)
 
 
-_MBPP = {"task": "mbpp", "folder": "mbpp", "shots": 3, "code": True, "metric": "pass@1,judged"}
-_MMLU = {"table": "Table 1"}
+_MBPP = Suite(
+    "mbpp", "mbpp", "mbpp", "pass@1,judged", ("pass@10,judged",), 3, SAMPLED, samples=10,
+    code=True, table="Table 1", column="MBPP Pass@1",
+)  # fmt: skip
 
 SUITES = {
     suite.name: suite
@@ -77,19 +79,18 @@ SUITES = {
         _gsm8k("gsm8k-5shot", "gsm8k", 5, "GSM8K 5-shot"),
         _gsm8k("gsm8k-cot", "gsm8k_cot_zeroshot", 0, "GSM8K 0-shot, CoT"),
         _gsm8k("gsm8k-train-prompt", "gsm8k", 0),
-        Suite(
-            "mbpp", **_MBPP, also=("pass@10,judged",), generation=SAMPLED, samples=10,
-            table="Table 1", column="MBPP Pass@1",
+        _MBPP,
+        replace(
+            _MBPP, name="mbpp-greedy", also=(), generation=GREEDY, samples=1, table="", column=""
         ),
-        Suite("mbpp-greedy", **_MBPP, generation=GREEDY),
         Suite(
             "mmlu-ppl", "mmlu", "mmlu/default", shots=0, domains=_domains("mmlu_{}", "_"),
-            column="MMLU 0-shot, PPL", **_MMLU,
+            table="Table 1", column="MMLU 0-shot, PPL",
         ),
         Suite(
             "mmlu-gen", "mmlu_generative", "mmlu/generative", "exact_match,get_response",
             shots=5, generation=GREEDY, letter=True, domains=_domains("mmlu_generative::{}"),
-            column="MMLU 5-shot, GEN", **_MMLU,
+            table="Table 1", column="MMLU 5-shot, GEN",
         ),
         Suite(
             "mmlu-continuation", "mmlu_continuation", "mmlu/continuation", shots=0,

@@ -52,7 +52,7 @@ def run(recipe: Recipe, arguments: list[str], console: Console) -> int:
 
 
 def evaluate_after(recipe: Recipe, console: Console) -> None:
-    """Become `losia eval` of what was saved, if the recipe names suites: all memory is free then."""
+    """Become `losia eval` of what was saved, if the recipe names suites: all memory is free."""
     if not recipe.values.get("eval_suites") or "LOCAL_RANK" in os.environ:
         return
     output = recipe.values["output_dir"]
