@@ -52,6 +52,14 @@ def preview(
     return Group(*lines)
 
 
+def begins_with_bos(
+    example: Mapping[str, Any], tokenizer: "PreTrainedTokenizerBase", stage: str
+) -> bool:
+    """Whether a tokenized sample begins with BOS, as evaluation should then."""
+    first = next(iter(_sequences(example, tokenizer, stage))).ids[:1]
+    return tokenizer.bos_token_id is not None and first == [tokenizer.bos_token_id]
+
+
 def sample_warnings(
     dataset: Iterable[Mapping[str, Any]],
     tokenizer: "PreTrainedTokenizerBase",

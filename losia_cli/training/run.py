@@ -223,6 +223,7 @@ class _Run:
                 "peak_memory_bytes": peak_memory(),
                 "trainable_parameters": trainable,
                 "total_parameters": total,
+                "begins_with_bos": self._begins_with_bos(),
                 "reload_verified": whole and values.get("stage", "sft") != "rm",
             },
         )
@@ -231,6 +232,13 @@ class _Run:
             f"peak memory {peak_memory() / 1e9:.2f} GB; the model is in {self.output}"
             + (", reloaded and compared" if whole else "")
         )
+
+    def _begins_with_bos(self) -> bool | None:
+        data = self.trainer.train_dataset
+        if not hasattr(data, "__len__"):
+            return None
+        stage = self.recipe.values.get("stage", "sft")
+        return preview.begins_with_bos(data[0], self.trainer.processing_class, stage)
 
 
 @cache
