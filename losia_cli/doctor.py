@@ -1,0 +1,80 @@
+"""What this machine and this environment can do, found by trying."""
+
+import platform
+import shutil
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, requires, version
+from pathlib import Path
+from typing import NamedTuple
+
+_GIGABYTE = 1 << 30
+_ROOM = 20  # GB that a 7B model's checkpoint and its cache take
+
+
+class Finding(NamedTuple):
+    """One thing looked at: what, whether it is well (None: it need not be), what was found."""
+
+    what: str
+    well: bool | None
+    found: str
+
+
+def findings() -> Iterator[Finding]:
+    """Everything that is looked at, as it is found."""
+    yield Finding("Python", (3, 11) <= _python() < (3, 14), f"{platform.python_version()}")
+    yield from _packages()
+    yield from _accelerator()
+    yield from _disk()
+    yield from _sandboxes()
+
+
+def _python() -> tuple[int, int]:
+    major, minor, _ = platform.python_version_tuple()
+    return int(major), int(minor)
+
+
+def _packages() -> Iterator[Finding]:
+    """Each package against what the project was tested with."""
+    from packaging.requirements import Requirement
+
+    for line in requires("losia") or ():
+        requirement = Requirement(line)
+        if requirement.marker is not None:
+            continue  # of an extra
+        try:
+            found = version(requirement.name)
+        except PackageNotFoundError:
+            yield Finding(requirement.name, False, f"not installed; pip install '{requirement}'")
+            continue
+        well = requirement.specifier.contains(found)
+        advice = "" if well else f"; tested with {requirement.specifier}: pip install '{line}'"
+        yield Finding(requirement.name, well, f"{found}{advice}")
+
+
+def _accelerator() -> Iterator[Finding]:
+    import torch
+
+    if not torch.cuda.is_available():
+        yield Finding("GPU", None, "none: small models train on the processor, others need one")
+        return
+    for index in range(torch.cuda.device_count()):
+        memory = torch.cuda.get_device_properties(index).total_memory / _GIGABYTE
+        yield Finding("GPU", True, f"{torch.cuda.get_device_name(index)}, {memory:.0f} GB")
+
+
+def _disk() -> Iterator[Finding]:
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    for what, path in (("disk here", Path()), ("disk of the hub's cache", Path(HF_HUB_CACHE))):
+        whole = path.absolute()
+        place = next(folder for folder in (whole, *whole.parents) if folder.exists())
+        free = shutil.disk_usage(place).free / _GIGABYTE
+        yield Finding(what, True if free > _ROOM else None, f"{free:.0f} GB free ({place})")
+
+
+def _sandboxes() -> Iterator[Finding]:
+    """Where programs that a model writes (MBPP) can run; one kind is enough."""
+    from losia_cli.evaluation.sandbox import diagnose
+
+    for kind, works, said in diagnose():
+        yield Finding(f"sandbox: {kind}", True if works else None, said)
