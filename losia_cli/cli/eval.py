@@ -179,7 +179,7 @@ def _evaluate(request: "Request", as_json: bool) -> None:  # type: ignore[name-d
     if as_json:
         typer.echo(json.dumps(found, indent=1))
     else:
-        console.print(table(found))
+        console.print(table(found, found["asked"]))
         console.print(f"results, samples and responses: {found['folder']}", soft_wrap=True)
 
 

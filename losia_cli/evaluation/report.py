@@ -10,8 +10,8 @@ from rich.text import Text
 from losia_cli.evaluation.suites import GROUPS, SUITES
 
 
-def table(found: Mapping[str, Any]) -> Table:
-    """The scores of `eval_results.json`, in percent, with their standard errors."""
+def table(found: Mapping[str, Any], names: Sequence[str]) -> Table:
+    """The scores of some suites in `eval_results.json`, in percent, with their standard errors."""
     view = Table(title=Text(found["model"]["name"]), title_justify="left")
     for column in ("suite", "metric", "score", "documents", "shots", ""):
         numbers = column in ("score", "documents", "shots")
@@ -21,23 +21,29 @@ def table(found: Mapping[str, Any]) -> Table:
             overflow="fold",
             no_wrap=column == "score",
         )
-    for name, suite in found["suites"].items():
+    for name in names:
+        suite = found["suites"][name]
         documents = f"{suite['documents']:,}"
         if suite["partial"]:
             documents += f" of {suite['of']:,}"
         score = Text(_percent(suite["score"], suite["stderr"]), style="bold")
         shots = str(suite["shots"])
-        view.add_row(name, suite["metric"], score, documents, shots, _notes(suite))
+        view.add_row(name, _short(suite["metric"]), score, documents, shots, _notes(suite))
         for metric, also in suite["also"].items():
-            view.add_row("", metric, _percent(also["score"], also["stderr"]), style="dim")
+            view.add_row("", _short(metric), _percent(also["score"], also["stderr"]), style="dim")
         for domain, value in suite["domains"].items():
             view.add_row("", domain, _percent(value, None), style="dim")
-    average = _average(found["suites"])
+    average = _average({name: found["suites"][name] for name in names})
     if average is not None:
         view.add_section()
         partial = any(found["suites"][name]["partial"] for name in GROUPS["table2"])
         view.add_row("table2", "average", f"{100 * average:.2f}", "", "", "partial" * partial)
     return view
+
+
+def _short(metric: str) -> str:
+    """`acc` for `acc,none`: a filter's name only where there are several."""
+    return metric.removesuffix(",none").removesuffix(",judged").replace(",", ", ")
 
 
 def _percent(score: float, stderr: float | None) -> str:
@@ -72,7 +78,7 @@ def suite_list() -> Table:
         samples = f", {suite.samples} samples" if suite.samples > 1 else ""
         task = f"{suite.task}, {suite.shots} shots{samples}"
         place = f"{suite.table}, {suite.column}" if suite.table else ""
-        view.add_row(suite.name, task, suite.metric, place)
+        view.add_row(suite.name, task, _short(suite.metric), place)
     view.add_section()
     for group, members in GROUPS.items():
         view.add_row(group, "every suite" if group == "all" else ", ".join(members))

@@ -71,7 +71,7 @@ def evaluate(request: Request, console: Console) -> dict[str, Any]:
     """Score a model and leave the results in its folder.
 
     Returns:
-        What `eval_results.json` then holds.
+        What `eval_results.json` then holds, and under `asked` the suites that were asked for.
 
     Raises:
         UserError: something is wrong with the model, the suites, the documents or the folder.
@@ -89,7 +89,7 @@ def evaluate(request: Request, console: Console) -> dict[str, Any]:
             held[suite.name] = _ask(lm, suite, setup, request.chat)
             results.save(setup.out, shared, held)
     store.close()
-    return results.load(setup.out)
+    return {**results.load(setup.out), "asked": [suite.name for suite in setup.suites]}
 
 
 def prepare(request: Request, console: Console) -> Setup:
