@@ -39,6 +39,29 @@ def memory(methods: Sequence[str], json_file: Path | None, say: Say, progress: S
     _write(json_file, result)
 
 
+def evaluation(
+    names: Sequence[str],
+    data: Path,
+    limit: int,
+    repeats: int,
+    model: str | None,
+    json_file: Path | None,
+    say: Say,
+    progress: Say,
+) -> None:
+    """Measure how fast suites are answered and `say` the table.
+
+    Raises:
+        UserError: an unknown suite, no documents, or `json_file` cannot be written.
+    """
+    _refuse_unwritable(json_file)
+    from losia_cli.bench.evaluation import render, run_evaluation_benchmark
+
+    result = run_evaluation_benchmark(names, data, limit, repeats, model, progress)
+    say(render(result))
+    _write(json_file, result)
+
+
 def _refuse_unwritable(json_file: Path | None) -> None:
     """Before minutes are spent: is there a folder to write `json_file` into?"""
     if json_file is not None and (json_file.is_dir() or not json_file.parent.is_dir()):

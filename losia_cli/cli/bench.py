@@ -72,5 +72,30 @@ def memory(
     command.memory(methods.split(","), json_file, typer.echo, _progress)
 
 
+@bench.command("eval")
+def evaluation(
+    data: Annotated[
+        Path, typer.Option(metavar="DIR", help="Local documents, as `losia eval --data` takes.")
+    ],
+    suite: Annotated[
+        list[str] | None, typer.Option(help="Which suites or groups; all but MBPP's by default.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Documents of each task.")] = 8,
+    repeats: Annotated[int, typer.Option(min=1, help="Rounds in which both take turns.")] = 3,
+    model: Annotated[
+        str | None, typer.Option(help="A model's folder; else a small one of random weights.")
+    ] = None,
+    json_file: Json = None,
+) -> None:
+    """Time `losia eval` against lm-evaluation-harness's own model on the same tasks.
+
+    Scores must be equal. Nothing else should compute meanwhile. Example:
+
+        losia bench eval --data DIR --suite mmlu-gen --json eval.json
+    """
+    names = suite or ["gsm8k-cot", "mmlu-ppl", "mmlu-gen", "mmlu-continuation", "table2"]
+    command.evaluation(names, data, limit, repeats, model, json_file, typer.echo, _progress)
+
+
 def _progress(line: str) -> None:
     typer.echo(line, err=True)

@@ -66,6 +66,12 @@ def _every_task() -> TaskManager:
     return TaskManager()  # reads 12,000 files: seconds
 
 
+def _needed_tasks(suite: Suite) -> TaskManager:
+    if not suite.folder:
+        return _every_task()
+    return TaskManager(include_path=str(TASKS / suite.folder), include_defaults=False)
+
+
 def task_names() -> list[str]:
     """All tasks and groups that the harness ships."""
     return _every_task().all_tasks
@@ -74,13 +80,19 @@ def task_names() -> list[str]:
 # -------------------------------------------------------------------------------- building
 
 
-def build(suite: Suite, documents: Documents, judge: Judge | None) -> Task | Group:
+def build(
+    suite: Suite,
+    documents: Documents,
+    judge: Judge | None,
+    index: Callable[[Suite], TaskManager] | None = None,
+) -> Task | Group:
     """The suite's task, or group of tasks, with its documents loaded.
 
     Args:
         suite: what to ask.
         documents: where the documents come from.
         judge: for `suite.code`: programs and their documents -> verdicts.
+        index: what to look its task up in; by default the part of the harness that holds it.
 
     Raises:
         UserError: documents that cannot be had or are not the task's.
@@ -89,13 +101,9 @@ def build(suite: Suite, documents: Documents, judge: Judge | None) -> Task | Gro
         if suite.code:
             assert judge is not None
             return ConfigurableTask(config=_mbpp(suite, judge))
-        folder = str(TASKS / suite.folder)
-        manager = (
-            TaskManager(include_path=folder, include_defaults=False)
-            if suite.folder
-            else _every_task()
-        )
-        _leave_out_missing(manager, documents, suite)
+        manager = (index or _needed_tasks)(suite)
+        if suite.domains:
+            _leave_out_missing(manager, documents)
         built = manager.load([suite.task])
         groups = built.get("groups", {})
         found = groups.get(suite.task) or built["tasks"].get(suite.task)
@@ -130,19 +138,12 @@ def _documents_from(documents: Documents, spare: str | None) -> Iterator[None]:
         task_module.datasets = plain
 
 
-def _leave_out_missing(manager: TaskManager, documents: Documents, suite: Suite) -> None:
+def _leave_out_missing(manager: TaskManager, documents: Documents) -> None:
     """Take tasks without a local folder out of their tags: a part of MMLU is still a group."""
     index = manager.task_index
     for entry in index.values():
-        members = [name for name in entry.tags if name in index]
-        configs = {name: index[name].cfg or {} for name in members}
-        here = {n for n, c in configs.items() if _is_here(c, documents)}
-        if entry.kind.name == "TAG" and suite.domains:
-            if not here:
-                raise UserError(
-                    f"{suite.name}: {documents.data} holds no subject of {entry.name}; each of the"
-                    " four domains needs one at least"
-                )
+        here = {n for n in entry.tags if n in index and _is_here(index[n].cfg or {}, documents)}
+        if entry.kind.name == "TAG" and here:
             entry.tags = here
 
 

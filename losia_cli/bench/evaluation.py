@@ -1,0 +1,229 @@
+"""Documents per second of each suite, against the harness's own model on the same tasks.
+
+Both answer the same built tasks on the same weights in turn, so that only what computes the
+responses differs: `HFLM` with a fixed batch, and ours. Scores must be equal, document by document.
+"""
+
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from lm_eval.models.huggingface import HFLM
+from lm_eval.tasks import TaskManager
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+from losia_cli.bench.table import table
+from losia_cli.evaluation import harness, letter, results, suites
+from losia_cli.evaluation.batches import Limit
+from losia_cli.evaluation.documents import Documents
+from losia_cli.evaluation.model import ResumableLM
+from losia_cli.evaluation.run import BATCH_TOKENS
+from losia_cli.evaluation.sandbox import Program, find_sandbox, unsandboxed
+from losia_cli.evaluation.store import Store
+from losia_cli.evaluation.suites import Suite
+from losia_cli.quickstart.model import prepare_base_model
+from losia_cli.training.record import versions
+
+PLAIN_BATCH = 8
+TINY = {
+    "hidden_size": 256,
+    "intermediate_size": 688,
+    "num_hidden_layers": 4,
+    "num_attention_heads": 4,
+    "max_position_embeddings": 4096,
+    "tie_word_embeddings": True,
+}
+
+
+@dataclass
+class _Watch:
+    """When the first request was answered, as our model and as the harness's tell it."""
+
+    first: float | None = None
+    dbdict: None = None
+
+    def begin(self, requests: int) -> None:
+        """Nothing is answered yet."""
+
+    def advance(self, requests: int, tokens: int) -> None:
+        """Some are."""
+        self.first = self.first or time.perf_counter()
+
+    def add_partial(self, *_: Any) -> None:
+        """One is."""
+        self.advance(1, 0)
+
+
+@dataclass
+class _Timing:
+    seconds: list[float] = field(default_factory=list)
+    first: list[float] = field(default_factory=list)
+    scores: list[float] = field(default_factory=list)
+
+
+def run_evaluation_benchmark(
+    names: Sequence[str],
+    data: Path,
+    limit: int,
+    repeats: int,
+    model: str | None,
+    progress: Callable[[str], None],
+) -> dict[str, Any]:
+    """Measure suites one after another, both ways in turn.
+
+    Args:
+        names: suites.
+        data: the folder of local documents.
+        limit: documents of each task.
+        repeats: rounds.
+        model: a model's folder; None for a small one of random weights, which does not stop by
+            itself.
+        progress: told each measurement.
+
+    Raises:
+        UserError: an unknown suite, or documents that are not there.
+    """
+    harness.quieten()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    chosen = suites.find(names)
+    loaded = _load(model, device)
+    found = {}
+    for suite in chosen:
+        timings = {"plain": _Timing(), "losia": _Timing()}
+        documents = 0
+        for round_ in range(repeats):
+            for kind, timing in timings.items():
+                seconds, first, scores = _measure(kind, suite, data, limit, *loaded)
+                documents = len(scores)
+                timing.seconds.append(seconds)
+                timing.first.append(first)
+                timing.scores = scores
+                progress(f"{suite.name} {kind} {round_ + 1}/{repeats}: {seconds:.2f} s")
+        found[suite.name] = _summary(timings["plain"], timings["losia"], documents)
+    return {
+        "model": model or {"llama": TINY, "weights": "random"},
+        "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
+        "threads": torch.get_num_threads(),
+        "plain": f"HFLM, batch {PLAIN_BATCH}",
+        "versions": versions(),
+        "suites": found,
+        "sandbox": _sandboxed(),
+    }
+
+
+def _load(model: str | None, device: str) -> tuple[Any, Any]:
+    folder = model or str(prepare_base_model())
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    if model is not None:
+        return AutoModelForCausalLM.from_pretrained(model).to(device).eval(), tokenizer
+    torch.manual_seed(0)
+    special = {key: getattr(tokenizer, key) for key in ("bos_token_id", "eos_token_id")}
+    config = AutoConfig.for_model("llama", vocab_size=len(tokenizer), **TINY, **special)
+    return AutoModelForCausalLM.from_config(config).to(device).eval(), tokenizer
+
+
+def _measure(
+    kind: str, suite: Suite, data: Path, limit: int, model: Any, tokenizer: Any
+) -> tuple[float, float, list[float]]:
+    """Seconds in all, seconds to the first answer, and the documents' scores."""
+    watch, started = _Watch(), time.perf_counter()
+
+    def wrong(responses: Sequence[Sequence[str]], _: Any) -> list[list[str]]:
+        return [["wrong"] * len(texts) for texts in responses]  # judging is measured apart
+
+    index = (lambda _: TaskManager()) if kind == "plain" else None
+    built = harness.build(suite, Documents(data), wrong, index)
+    with tempfile.TemporaryDirectory() as folder:
+        if kind == "plain":
+            lm = HFLM(
+                pretrained=model,
+                tokenizer=tokenizer,
+                batch_size=PLAIN_BATCH,
+                softmax_dtype="float32",
+                add_bos_token=False,
+            )
+            lm.set_cache_hook(watch)
+        else:
+            leaves = harness.leaves(built)
+            lm = ResumableLM(
+                model,
+                tokenizer,
+                identity={},
+                bos=False,
+                limit=Limit(BATCH_TOKENS[model.device.type]),
+                store=Store(Path(folder)),
+                seed=1,
+                settled={task.task_name: letter.settled for task in leaves if suite.letter},
+                watcher=watch,
+            )
+        ready = time.perf_counter()
+        raw = harness.run(lm, suite, built, limit=limit, chat=False)
+        seconds = time.perf_counter() - ready
+        lines = results.save_raw(Path(folder), suite, raw)
+    assert watch.first is not None
+    return seconds, watch.first - started, [line["score"] for line in lines]
+
+
+def _summary(plain: _Timing, ours: _Timing, documents: int) -> dict[str, Any]:
+    seconds = {
+        "plain": statistics.median(plain.seconds),
+        "losia": statistics.median(ours.seconds),
+    }
+    first = {"plain": statistics.median(plain.first), "losia": statistics.median(ours.first)}
+    return {
+        "documents": documents,
+        "seconds": seconds,
+        "documents_per_second": {kind: documents / value for kind, value in seconds.items()},
+        "faster": seconds["plain"] / seconds["losia"],
+        "first_answer": first,
+        "first_answer_ratio": first["losia"] / first["plain"],
+        "equal_scores": plain.scores == ours.scores,
+        "rounds": {"plain": plain.seconds, "losia": ours.seconds},
+    }
+
+
+def _sandboxed(repeats: int = 15) -> dict[str, Any]:
+    """Seconds of a small program in the sandbox and without one, in turn."""
+    program = Program("def double(x):\n    return 2 * x", ("assert double(2) == 4",))
+    kinds = {"sandboxed": find_sandbox(), "bare": unsandboxed()}
+    seconds: dict[str, list[float]] = {name: [] for name in kinds}
+    for _ in range(repeats):
+        for name, kind in kinds.items():
+            started = time.perf_counter()
+            kind.run(program)
+            seconds[name].append(time.perf_counter() - started)
+    middle = {name: statistics.median(some) for name, some in seconds.items()}
+    return {
+        "kind": kinds["sandboxed"].kind,
+        "seconds": middle,
+        "ratio": middle["sandboxed"] / middle["bare"],
+    }
+
+
+def render(result: dict[str, Any]) -> str:
+    """The table to read."""
+    header = ("suite", "documents", "plain/s", "losia/s", "faster", "first answer", "scores")
+    lines = [
+        (
+            name,
+            str(suite["documents"]),
+            f"{suite['documents_per_second']['plain']:.2f}",
+            f"{suite['documents_per_second']['losia']:.2f}",
+            f"{suite['faster']:.2f} x",
+            f"{suite['first_answer_ratio']:.2f} of plain",
+            "equal" if suite["equal_scores"] else "DIFFER",
+        )
+        for name, suite in result["suites"].items()
+    ]
+    box = result["sandbox"]
+    return (
+        f"{table(header, lines)}\n\n"
+        f"plain: {result['plain']}; {result['device']}, {result['threads']} threads\n"
+        f"a program in the sandbox ({box['kind']}): {1000 * box['seconds']['sandboxed']:.0f} ms,"
+        f" {box['ratio']:.2f} of a bare interpreter's"
+    )
