@@ -1,0 +1,159 @@
+"""Commands that start a bare Python interpreter, each in an enclosure of its own or in none.
+
+An enclosure has its own processes, network and IPC, and a root folder that holds the interpreter
+with its standard library (`/python`), the system's shared libraries, three devices and an empty
+`/tmp`: read-only but `/tmp`, which is small. The interpreter has no capability there and can make
+no namespace. Run by root it becomes a user that does not exist: no limit on processes binds root.
+"""
+
+import os
+import secrets
+import shlex
+import shutil
+import sys
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+
+from losia_cli.errors import UserError
+
+HOME, PREFIX = "/tmp", "/python"
+_PYTHON = f"bin/python{sys.version_info.major}.{sys.version_info.minor}"
+_OPTIONS = ("-P", "-s", "-S", "-B", "-X", "utf8", "-c")
+_SYSTEM = tuple(d for d in ("/lib", "/lib64", "/usr/lib", "/usr/lib64") if Path(d).is_dir())
+_DEVICES = ("/dev/null", "/dev/zero", "/dev/urandom")
+
+
+def environment(home: str, prefix: str = PREFIX) -> Mapping[str, str]:
+    """All variables of an interpreter installed in `prefix`; hashes do not vary between runs."""
+    return {
+        "HOME": home,
+        "TMPDIR": home,
+        "LANG": "C.UTF-8",
+        "LD_LIBRARY_PATH": f"{prefix}/lib",
+        "PYTHONHASHSEED": "0",
+    }
+
+
+def bare(source: str, prefix: str = sys.base_prefix) -> list[str]:
+    """The command that runs `source` by the interpreter installed in `prefix`, in no enclosure."""
+    return [f"{prefix}/{_PYTHON}", *_OPTIONS, source]
+
+
+def bubblewrap(source: str, tmp_bytes: int) -> list[str]:
+    """The command that runs `source` in bubblewrap, with so much room in `/tmp`.
+
+    Raises:
+        UserError: a program that it needs is missing.
+    """
+    options = [_program("bwrap", "bubblewrap"), "--unshare-pid", "--unshare-net", "--unshare-ipc"]
+    options += ["--die-with-parent", "--cap-drop", "ALL"]
+    if os.geteuid():
+        options += ["--unshare-user", "--disable-userns", *_filled("", tmp_bytes)]
+        return [*options, "--remount-ro", "/", *bare(source, PREFIX)]
+    # Root needs no user namespace to get here, and from a chroot nobody can make one.
+    for capability in ("SETUID", "SETGID", "SETPCAP", "SYS_CHROOT"):
+        options += ["--cap-add", f"CAP_{capability}"]
+    chroot = _program("chroot", "coreutils")
+    for path, target in [*zip(_SYSTEM, _SYSTEM, strict=True), (chroot, "/chroot")]:
+        options += ["--ro-bind", path, target]
+    options += [*_filled("/jail", tmp_bytes), "--remount-ro", "/"]
+    return [*options, "/chroot", "/jail", *_without_rights(), *bare(source, PREFIX)]
+
+
+def namespaces(source: str, tmp_bytes: int) -> list[str]:
+    """The command that runs `source` behind `unshare` and `chroot`, with so much room in `/tmp`.
+
+    Raises:
+        UserError: a program that it needs is missing.
+    """
+    root = "/sys"  # a folder that is everywhere and from which nothing is shown
+    mount, chroot = _program("mount", "mount"), _program("chroot", "coreutils")
+    steps = ["umask 022", f"{mount} -t tmpfs -o mode=755 none {root}"]
+    for path, target in _shown():
+        path, inner = shlex.quote(path), shlex.quote(root + target)
+        steps += [
+            f"mkdir -p {shlex.quote(os.path.dirname(root + target))}",
+            f"if test -d {path}; then mkdir {inner}; else touch {inner}; fi",
+            f"{mount} --bind {path} {inner}",
+        ]
+        if path not in _DEVICES:
+            steps += [f"{mount} -o remount,bind,ro,nosuid,nodev {inner}"]
+    steps += [f"{mount} -t tmpfs -o ro none {shlex.quote(root + path)}" for path in _packages()]
+    steps += [
+        f"mkdir {root}{HOME}",
+        f"{mount} -t tmpfs -o mode=1777,size={tmp_bytes},nosuid,nodev none {root}{HOME}",
+        f"{mount} -o remount,bind,ro {root}",
+        f"exec {shlex.join([chroot, root, *_without_rights(), *bare(source, PREFIX)])}",
+    ]
+    options = ["--mount", "--pid", "--fork", "--kill-child", "--net", "--ipc"]
+    options += ["--user", "--map-root-user"] if os.geteuid() else []
+    die_with_parent = [_program("setpriv", "util-linux"), "--pdeathsig=KILL"]
+    unshare, shell = _program("unshare", "util-linux"), _program("sh", "dash")
+    return [*die_with_parent, unshare, *options, shell, "-c", " && ".join(steps)]
+
+
+def _without_rights() -> list[str]:
+    """The command that gives up every capability and, for root, the user id too.
+
+    The user id is another one each time: the limit on processes counts all those of a user.
+    """
+    command = ["/setpriv", "--bounding-set=-all", "--inh-caps=-all", "--no-new-privs"]
+    if os.geteuid():
+        return command
+    user = _stranger()
+    return [*command, f"--reuid={user}", f"--regid={user}", "--clear-groups"]
+
+
+def _stranger() -> int:
+    """A user id that can be had here and that no one is likely to have."""
+    first, _, count = Path("/proc/self/uid_map").read_text().splitlines()[-1].split()
+    end = min(int(first) + int(count), 0x7FFE0000)  # what is above belongs to systemd
+    return end - 2 - secrets.randbelow(20_000)
+
+
+def _filled(root: str, tmp_bytes: int) -> list[str]:
+    """Bubblewrap's options that fill the folder `root` of the enclosure."""
+    options = []
+    # Folders that are not named are made for root alone.
+    targets = [Path(root + target) for _, target in _shown()]
+    for folder in sorted({parent for target in targets for parent in target.parents}):
+        options += ["--dir", str(folder)]
+    for path, target in _shown():
+        options += ["--dev-bind" if path in _DEVICES else "--ro-bind", path, root + target]
+    for path in _packages():
+        options += ["--tmpfs", root + path, "--remount-ro", root + path]
+    return [*options, "--perms", "1777", "--size", str(tmp_bytes), "--tmpfs", root + HOME]
+
+
+@cache
+def _shown() -> list[tuple[str, str]]:
+    """Each file or folder that an enclosure shows: its path outside, its path inside."""
+    prefix = sys.base_prefix
+    libraries = [lib for lib in ("lib", "lib64") if Path(prefix, lib).is_dir()]
+    return [
+        *((path, path) for path in (*_SYSTEM, *_DEVICES)),
+        *((f"{prefix}/{path}", f"{PREFIX}/{path}") for path in (*libraries, _PYTHON)),
+        (_program("setpriv", "util-linux"), "/setpriv"),
+    ]
+
+
+@cache
+def _packages() -> list[str]:
+    """The folders of installed packages, as paths inside, where they are covered."""
+    prefix = Path(sys.base_prefix)
+    found = prefix.glob("lib*/python3*/*-packages")
+    return [f"{PREFIX}/{path.relative_to(prefix)}" for path in found]
+
+
+@cache
+def _program(name: str, package: str) -> str:
+    """The path of an executable, looked for where root's are too.
+
+    Raises:
+        UserError: it is not installed.
+    """
+    found = shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/bin:/bin:/usr/sbin:/sbin")
+    if found is None:
+        raise UserError(f"{name} is not installed (package {package})")
+    return found
