@@ -64,7 +64,9 @@ def _notes(suite: Mapping[str, Any]) -> str:
     if suite["truncated"]:
         notes.append(f"{suite['truncated']} prompts cut")
     if suite.get("sandbox"):
-        verdicts = ", ".join(f"{count} {name}" for name, count in suite["verdicts"].items())
+        verdicts = ", ".join(
+            f"{count} {name}" for name, count in suite["verdicts"].items() if count
+        )
         notes.append(f"{verdicts} ({suite['sandbox']})")
     return "; ".join(notes)
 

@@ -17,7 +17,7 @@ from losia_cli.evaluation import checkpoint, harness, letter, loading, results, 
 from losia_cli.evaluation.batches import Limit
 from losia_cli.evaluation.checkpoint import Checkpoint
 from losia_cli.evaluation.documents import Documents
-from losia_cli.evaluation.judge import judge
+from losia_cli.evaluation.judge import count, judge
 from losia_cli.evaluation.model import ResumableLM
 from losia_cli.evaluation.progress import SuiteProgress
 from losia_cli.evaluation.sandbox import Program, Sandbox, find_sandbox, unsandboxed
@@ -172,11 +172,10 @@ def _judge(
         for texts, document in zip(responses, documents, strict=True)
         for text in texts
     ]
-    found = iter(judge(programs, sandbox))
-    verdicts = [[str(next(found)) for _ in texts] for texts in responses]
-    for verdict in (one for some in verdicts for one in some):
-        counts[verdict] = counts.get(verdict, 0) + 1
-    return verdicts
+    verdicts = judge(programs, sandbox)
+    counts.update(count(verdicts))
+    found = iter(verdicts)
+    return [[next(found).value for _ in texts] for texts in responses]
 
 
 def _limit(

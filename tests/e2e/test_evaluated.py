@@ -1,0 +1,48 @@
+"""Training that goes on to evaluate what it saved, as the recipe says."""
+
+import json
+
+from tests.e2e.conftest import losia
+
+
+def documents(folder):
+    """Our own questions in ARC's columns."""
+    rows = [
+        {
+            "question": f"What is {n} plus one?",
+            "choices": {"text": [str(n + 1), str(n + 2), "none"], "label": ["A", "B", "C"]},
+            "answerKey": "A",
+        }
+        for n in range(6)
+    ]
+    place = folder / "arc_easy"
+    place.mkdir(parents=True)
+    for split in ("train", "test"):
+        (place / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return folder
+
+
+def test_a_recipe_with_suites_is_evaluated_after_training(recipe, tmp_path):
+    data = documents(tmp_path / "my documents")
+    path = recipe(max_steps=2, eval_suites=["arc-e"], eval_data=str(data), eval_limit=5)
+    done = losia("train", path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    run = tmp_path / "out"
+    found = json.loads((run / "eval/eval_results.json").read_text())
+    suite = found["suites"]["arc-e"]
+    assert (suite["documents"], suite["of"], suite["partial"]) == (5, 6, True)
+    record = json.loads((run / "losia_run.json").read_text())
+    assert found["model"]["recipe"]["eval_suites"] == ["arc-e"]
+    assert record["begins_with_bos"] is False  # LLaMA-Factory's template `default` has none
+    assert "trained without BOS and is evaluated with" in " ".join(done.stdout.split())
+    again = losia("eval", run, "--no-bos")
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert "warning" not in again.stdout
+    assert "5 of 6" in again.stdout
+
+
+def test_what_evaluation_would_refuse_is_refused_before_training(recipe, tmp_path):
+    done = losia("train", recipe(eval_suites=["arc-ee", "mbpp"]))
+    assert done.returncode == 2
+    assert "did you mean arc-e?" in done.stderr
+    assert not (tmp_path / "out").exists()
