@@ -1,0 +1,131 @@
+"""The paper's numbers: by table and column, and for the recipe that reproduces one of them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path, PurePath
+from typing import Any
+
+import yaml
+
+from losia_cli.recipes.recipe import METHOD_SWITCHES
+
+# A model's name on the hub, or its folder's, in lower case -> the paper's.
+MODELS = {"gemma-2b": "gemma-2b", "llama-2-7b-hf": "llama2-7b", "llama-2-13b-hf": "llama2-13b"}
+
+# LLaMA-Factory's `finetuning_type` and the switches that are on -> the method.
+METHODS = {
+    ("losia", ()): "losia",
+    ("lora", ()): "lora",
+    ("lora", ("use_dora",)): "dora",
+    ("lora", ("pissa_init",)): "pissa",
+    ("full", ()): "full",
+    ("full", ("use_galore",)): "galore",
+}
+
+# A benchmark -> the training set of the models that are scored on it, as `_plain` writes it.
+TRAINING_SETS = {"GSM8K": "metamathqa", "MBPP": "magicoder", "MMLU": "alpacagpt4"} | {
+    name: name.replace("-", "").lower()
+    for name in "ARC-C ARC-E HellaSwag Winogrande PIQA OBQA SIQA BoolQ".split()
+}
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a table.
+
+    Attributes:
+        fields: what the line is of, such as its model and method.
+        values: column -> number as printed; None where nothing is printed.
+    """
+
+    fields: Mapping[str, str]
+    values: Mapping[str, float | None]
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of the paper; `fields` and `columns` are the names in its rows."""
+
+    title: str
+    fields: tuple[str, ...]
+    columns: tuple[str, ...]
+    rows: tuple[Row, ...]
+
+
+@cache
+def table(number: int) -> Table:
+    """A table by the paper's number of it.
+
+    Raises:
+        KeyError: there is none, or none with numbers.
+    """
+    data = _file()[number]
+    fields, columns = data["fields"], data["columns"]
+    rows = tuple(_row(fields, columns, cells) for cells in data["rows"])
+    return Table(data["title"], tuple(fields), tuple(columns), rows)
+
+
+def value(number: int, column: str, **fields: str) -> float | None:
+    """The number in this column of the row with these fields; None where nothing is printed.
+
+    Raises:
+        KeyError: the paper has no such table, column or field.
+        ValueError: several rows have these fields.
+    """
+    found = table(number)
+    for name, known in [(column, found.columns), *((field, found.fields) for field in fields)]:
+        if name not in known:
+            raise KeyError(f"Table {number} has no {name!r} among {', '.join(known)}")
+    rows = [row for row in found.rows if fields.items() <= row.fields.items()]
+    if len(rows) > 1:
+        raise ValueError(f"{len(rows)} rows of Table {number} are of {fields}")
+    return rows[0].values[column] if rows else None
+
+
+def row_of(recipe: Mapping[str, Any]) -> dict[str, str] | None:
+    """The model and method of a resolved recipe under the paper's names; None if not the paper's.
+
+    LoSiA-Pro is in LoSiA's rows: its scores are the same. Rates, ranks and the like are not looked
+    at.
+    """
+    model = MODELS.get(PurePath(str(recipe.get("model_name_or_path"))).name.lower())
+    method = _method(recipe)
+    return {"model": model, "method": method} if model and method else None
+
+
+def score(recipe: Mapping[str, Any], column: str) -> float | None:
+    """The paper's number for a resolved recipe in a suite's column of Table 1 or 2, in percent.
+
+    None where the paper has no such model and method, and where the recipe trains on another set
+    than the models of that column.
+    """
+    row = row_of(recipe)
+    trained_on = TRAINING_SETS.get(column.partition(" ")[0])
+    if row is None or _plain(str(recipe.get("dataset"))) != trained_on:
+        return None
+    return value(1 if column in table(1).columns else 2, column, **row)
+
+
+def _method(recipe: Mapping[str, Any]) -> str | None:
+    switches = tuple(key for key in METHOD_SWITCHES if recipe.get(key))
+    method = METHODS.get((recipe.get("finetuning_type", "lora"), switches))
+    eight_bit = "8bit" in str(recipe.get("optim"))
+    return "full-8bit" if method == "full" and eight_bit else method
+
+
+def _plain(name: str) -> str:
+    return "".join(filter(str.isalnum, name)).lower()
+
+
+def _row(fields: list[str], columns: list[str], cells: list[Any]) -> Row:
+    named = dict(zip([*fields, *columns], cells, strict=True))
+    return Row(
+        {name: str(named[name]) for name in fields if named[name] is not None},
+        {name: None if named[name] is None else float(named[name]) for name in columns},
+    )
+
+
+@cache
+def _file() -> dict[int, Any]:
+    return yaml.safe_load(Path(__file__).with_name("paper.yaml").read_text(encoding="utf-8"))
