@@ -11,7 +11,6 @@ import secrets
 import shlex
 import shutil
 import sys
-from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
@@ -24,7 +23,7 @@ _SYSTEM = tuple(d for d in ("/lib", "/lib64", "/usr/lib", "/usr/lib64") if Path(
 _DEVICES = ("/dev/null", "/dev/zero", "/dev/urandom")
 
 
-def environment(home: str, prefix: str = PREFIX) -> Mapping[str, str]:
+def environment(home: str, prefix: str = PREFIX) -> dict[str, str]:
     """All variables of an interpreter installed in `prefix`; hashes do not vary between runs."""
     return {
         "HOME": home,
@@ -73,7 +72,7 @@ def namespaces(source: str, tmp_bytes: int) -> list[str]:
     for path, target in _shown():
         path, inner = shlex.quote(path), shlex.quote(root + target)
         steps += [
-            f"mkdir -p {shlex.quote(os.path.dirname(root + target))}",
+            f"mkdir -p {shlex.quote(str(Path(root + target).parent))}",
             f"if test -d {path}; then mkdir {inner}; else touch {inner}; fi",
             f"{mount} --bind {path} {inner}",
         ]
@@ -98,11 +97,12 @@ def _without_rights() -> list[str]:
 
     The user id is another one each time: the limit on processes counts all those of a user.
     """
-    command = ["/setpriv", "--bounding-set=-all", "--inh-caps=-all", "--no-new-privs"]
+    drop = ["/setpriv", "--bounding-set=-all", "--inh-caps=-all", "--no-new-privs"]
+    drop += ["--pdeathsig=KILL"]  # else lost with the user id
     if os.geteuid():
-        return command
+        return drop
     user = _stranger()
-    return [*command, f"--reuid={user}", f"--regid={user}", "--clear-groups"]
+    return [*drop, f"--reuid={user}", f"--regid={user}", "--clear-groups"]
 
 
 def _stranger() -> int:
@@ -112,6 +112,7 @@ def _stranger() -> int:
     return end - 2 - secrets.randbelow(20_000)
 
 
+@cache
 def _filled(root: str, tmp_bytes: int) -> list[str]:
     """Bubblewrap's options that fill the folder `root` of the enclosure."""
     options = []

@@ -1,4 +1,4 @@
-"""What the sandbox's interpreter runs: it limits itself, runs a program and its tests, proves a pass.
+"""What a sandbox's interpreter runs: it limits itself, runs a program and tests, proves a pass.
 
 The judge reads this file and adds a call of `main`. Standard input is a socket to the judge: it is
 told `ready`, sends the code and the tests, and is told one word: `error`, `memory`, `wrong` or

@@ -49,7 +49,7 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True)
 class Limits:
-    """What a program may use; memory and processor time are counted per process."""
+    """What a program may use; processor time and memory are counted for each of its processes."""
 
     cpu_seconds: int = 10
     wall_seconds: float = 20
@@ -69,6 +69,10 @@ class Program:
     tests: tuple[str, ...]
 
 
+def _tmp() -> AbstractContextManager[str]:
+    return nullcontext(enclosure.HOME)
+
+
 @dataclass(frozen=True)
 class Sandbox:
     """A way to run programs.
@@ -82,7 +86,7 @@ class Sandbox:
 
     kind: str
     command: Callable[[str, int], list[str]]
-    home: Callable[[], AbstractContextManager[str]] = partial(nullcontext, enclosure.HOME)
+    home: Callable[[], AbstractContextManager[str]] = _tmp
     prefix: str = enclosure.PREFIX
 
     def run(self, program: Program, limits: Limits = DEFAULT) -> Verdict:
@@ -105,23 +109,23 @@ class Sandbox:
             with theirs:
                 process = self._start(theirs, home, limits)
             kill = process.kill if self.kind != NONE else partial(_kill_group, process.pid)
-            try:
-                if not _is_ready(ours):
+            with process:
+                try:
+                    if not _is_ready(ours):
+                        kill()
+                        raise UserError(f"cannot start an interpreter ({_said(process)})")
+                    if self.kind != NONE:
+                        kill = partial(_kill_enclosure, _first_child(process.pid))
+                    yield process, ours
+                finally:
                     kill()
-                    raise UserError(f"cannot start an interpreter ({_said(process)})")
-                if self.kind != NONE:
-                    kill = partial(_kill_enclosure, _first_child(process.pid))
-                yield process, ours
-            finally:
-                kill()
-                process.wait()
 
     def _start(self, channel: socket.socket, home: str, limits: Limits) -> _Process:
         driver = f"{_driver()}\nmain({_rlimits(limits)})\n"
         try:
             return subprocess.Popen(
                 self.command(driver, limits.file_bytes),
-                stdin=channel,
+                stdin=channel.fileno(),
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
                 cwd="/",
@@ -245,12 +249,12 @@ def _first_child(pid: int) -> int:
     """A descriptor of the first child of a process.
 
     Raises:
-        UserError: this kernel has no such thing.
+        UserError: it has none, or this kernel cannot tell.
     """
     try:
         child = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0]
         return os.pidfd_open(int(child))
-    except OSError as error:
+    except (OSError, IndexError) as error:
         raise UserError(f"cannot follow a process ({error})") from error
 
 
@@ -259,7 +263,9 @@ def _kill_enclosure(first: int) -> None:
     try:
         with suppress(ProcessLookupError):
             signal.pidfd_send_signal(first, signal.SIGKILL)
-        select.select([first], [], [])
+        ended = select.poll()
+        ended.register(first, select.POLLIN)
+        ended.poll()
     finally:
         os.close(first)
 

@@ -33,7 +33,7 @@ from tests.evaluation.attacks import ATTACKS, ERROR, ESCAPES, LIMITS, PASSED, TI
 
 REPOSITORY = Path(__file__).parents[2]
 MBPP = REPOSITORY.parent / "shared" / "data" / "mbpp"
-NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups")
+NOBODY = ("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "env")
 
 
 @cache
@@ -83,7 +83,8 @@ def test_the_escapes_succeed_where_nothing_is_in_the_way():
     with attacks.target() as target:
         for name, attack in ESCAPES.items():
             assert attack.run(unsandboxed(), target) is PASSED, name
-        assert attacks.damage(target) == ["files were made or removed", "a process was killed"]
+        done = ["files were made or removed", "a process was killed"]
+        assert _within(5, lambda: attacks.damage(target) == done)
 
 
 @pytest.mark.slow
@@ -256,7 +257,8 @@ def test_without_a_sandbox_the_group_is_killed_and_the_folder_removed():
     code = (
         "import os, sys, time\n"
         "if os.fork() == 0:\n"
-        f"    os.execv(sys.executable, [sys.executable, '-c', 'import time; time.sleep(20)', {mark!r}])\n"
+        f"    sleep = ['-c', 'import time; time.sleep(20)', {mark!r}]\n"
+        "    os.execv(sys.executable, [sys.executable, *sleep])\n"
         "open('x', 'w').write('x')\n"
         "time.sleep(0.2)\n"
     )
@@ -303,7 +305,7 @@ def test_a_sandbox_that_confines_nothing_is_not_used(other_programs):
     other_programs(
         "bwrap",
         'while [ "${1##*/python3*}" = "$1" ] || [ "${1%/*}" != /python/bin ]; do shift; done\n'
-        f'shift; exec {enclosure.bare("")[0]} "$@"',
+        f'shift; {enclosure.bare("")[0]} "$@"; exit $?',
     )
     other_programs("unshare", "exit 1")
     with pytest.raises(UserError, match="bubblewrap does not keep a program from") as raised:
@@ -361,14 +363,14 @@ class _InList(ast.NodeTransformer):
 
 @pytest.mark.shared
 @pytest.mark.slow
-def test_every_mutated_solution_fails(best):
-    rows = _rows()
+def test_mutated_solutions_fail(best):
+    rows = _rows()[::3]
     trees = [_InList().visit(ast.parse(row["code"])) for row in rows]
     codes = [ast.unparse(ast.fix_missing_locations(tree)) for tree in trees]
     programs = [_program(row, code) for row, code in zip(rows, codes, strict=True)]
     verdicts = judge(programs, best, Limits(cpu_seconds=4))
     assert set(verdicts) <= {WRONG, ERROR}
-    assert verdicts.count(WRONG) > 700  # they still run
+    assert verdicts.count(WRONG) > 0.9 * len(rows)  # they still run
 
 
 @pytest.mark.shared
