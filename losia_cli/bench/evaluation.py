@@ -22,8 +22,8 @@ from losia_cli.evaluation import harness, letter, results, suites
 from losia_cli.evaluation.batches import Limit
 from losia_cli.evaluation.documents import Documents
 from losia_cli.evaluation.model import ResumableLM
-from losia_cli.evaluation.run import BATCH_TOKENS
 from losia_cli.evaluation.sandbox import Program, find_sandbox, unsandboxed
+from losia_cli.evaluation.settle import BATCH_TOKENS
 from losia_cli.evaluation.store import Store
 from losia_cli.evaluation.suites import Suite
 from losia_cli.quickstart.model import prepare_base_model

@@ -62,6 +62,7 @@ def evaluate(
     dtype: Annotated[
         str, typer.Option(help="auto (the weights'), float32, bfloat16 or float16.")
     ] = "auto",
+    backend: Annotated[str, typer.Option(help="hf, or vllm where that is installed.")] = "hf",
     bos: Annotated[
         bool | None,
         typer.Option("--bos/--no-bos", help="BOS before each prompt; else as the family does."),
@@ -120,14 +121,26 @@ def evaluate(
             " run, a checkpoint or a model, or the hub's name of one"
         )
     else:
-        from losia_cli.evaluation.run import Request
+        from losia_cli.evaluation.settle import Request
 
         request = Request(
-            target=names[0], suites=suite or (), adapter=adapter, base=base, limit=limit, data=data,
-            seed=seed, batch=_batch(batch), dtype=_one_of("--dtype", dtype, _DTYPES), out=out,
-            allow_code=_allowed(allow_code), bos=bos, chat=chat, temperature=temperature,
+            target=names[0],
+            suites=suite or (),
+            adapter=adapter,
+            base=base,
+            limit=limit,
+            data=data,
+            seed=seed,
+            batch=_batch(batch),
+            dtype=_one_of("--dtype", dtype, _DTYPES),
+            backend=_one_of("--backend", backend, ("hf", "vllm")),
+            out=out,
+            allow_code=_allowed(allow_code),
+            bos=bos,
+            chat=chat,
+            temperature=temperature,
             top_p=top_p,
-        )  # fmt: skip
+        )
         _evaluate(request, as_json)
 
 

@@ -1,6 +1,8 @@
 """A checkpoint as a model in memory."""
 
 import json
+from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -72,6 +74,34 @@ def load_model(checkpoint: Checkpoint, dtype: str, device: str) -> Any:
 
         model = PeftModel.from_pretrained(model, str(checkpoint.adapter))
     return model.to(device).eval()
+
+
+def expect_vllm() -> None:
+    """Refuse where vLLM is not installed.
+
+    Raises:
+        UserError: it is not.
+    """
+    if find_spec("vllm") is None:
+        raise UserError(
+            "--backend vllm: vLLM is not installed; it pins another torch, so give it and losia an"
+            " environment of their own (pip install vllm), or leave the option out"
+        )
+
+
+def load_vllm(checkpoint: Checkpoint, settings: Mapping[str, Any]) -> Any:
+    """The checkpoint in vLLM, as the harness drives it."""
+    from lm_eval.models.vllm_causallms import VLLM
+
+    return VLLM(
+        pretrained=str(checkpoint.model),
+        tokenizer=str(checkpoint.tokenizer),
+        lora_local_path=str(checkpoint.adapter) if checkpoint.adapter else None,
+        dtype=settings["dtype"],
+        add_bos_token=settings["bos"],
+        seed=settings["seed"],
+        batch_size="auto",
+    )
 
 
 def adapter_misfit(adapter: Path, model: Path) -> str | None:

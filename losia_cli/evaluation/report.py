@@ -59,6 +59,8 @@ def _average(suites: Mapping[str, Any]) -> float | None:
 
 def _notes(suite: Mapping[str, Any]) -> str:
     notes = []
+    if suite.get("paper") is not None:
+        notes.append(f"the paper: {suite['paper']:.2f}")
     if suite["partial"]:
         notes.append("partial")
     if suite["truncated"]:

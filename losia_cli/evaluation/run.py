@@ -1,70 +1,26 @@
-"""An evaluation: everything is checked before the model loads, then suite by suite is asked."""
+"""An evaluation: settled, then suite by suite asked, scored and saved."""
 
 import hashlib
 import json
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from rich.console import Console
 
-from losia_cli.errors import UserError
-from losia_cli.evaluation import checkpoint, harness, letter, loading, results, suites
+from losia_cli.evaluation import harness, letter, loading, results
 from losia_cli.evaluation.batches import Limit
 from losia_cli.evaluation.checkpoint import Checkpoint
-from losia_cli.evaluation.documents import Documents
-from losia_cli.evaluation.judge import count, judge
 from losia_cli.evaluation.model import ResumableLM
 from losia_cli.evaluation.progress import SuiteProgress
-from losia_cli.evaluation.sandbox import Program, Sandbox, find_sandbox, unsandboxed
+from losia_cli.evaluation.served import StoredLM
+from losia_cli.evaluation.settle import BATCH_TOKENS, Request, Setup, prepare
 from losia_cli.evaluation.store import Store
 from losia_cli.evaluation.suites import Suite
+from losia_cli.reproduction import paper
 from losia_cli.training.record import versions
 
-UNSANDBOXED = "unsandboxed"
-BATCH_TOKENS = {"cpu": 4096, "cuda": 16384}
-_DECIDE = ("batches", "generation", "letter", "model", "reading", "sampling")  # modules that do
-
-
-@dataclass(frozen=True)
-class Request:
-    """What `losia eval` was asked for; the recipe's keys fill what is None."""
-
-    target: str
-    suites: Sequence[str] = ()
-    adapter: Path | None = None
-    base: bool = False
-    limit: str | None = None
-    data: Path | None = None
-    seed: int = 1234
-    batch: int | None = None
-    dtype: str = "auto"
-    out: Path | None = None
-    allow_code: bool | str | None = None
-    bos: bool | None = None
-    chat: bool = False
-    temperature: float | None = None
-    top_p: float | None = None
-
-
-@dataclass(frozen=True)
-class Setup:
-    """All that is settled before the model loads."""
-
-    checkpoint: Checkpoint
-    suites: Sequence[Suite]
-    documents: Mapping[str, Documents]
-    built: Mapping[str, Any]
-    sandbox: Sandbox | None
-    verdicts: dict[str, dict[str, int]]
-    limit: float | None
-    settings: dict[str, Any]
-    files: dict[str, str]
-    out: Path
+_DECIDE = ("batches", "generation", "model", "reading", "sampling")  # modules that do
 
 
 def evaluate(request: Request, console: Console) -> dict[str, Any]:
@@ -92,169 +48,15 @@ def evaluate(request: Request, console: Console) -> dict[str, Any]:
     return {**results.load(setup.out), "asked": [suite.name for suite in setup.suites]}
 
 
-def prepare(request: Request, console: Console) -> Setup:
-    """Check and settle everything that needs no model."""
-    harness.expect_pinned()
-    harness.quieten()
-    found = checkpoint.find(request.target, adapter=request.adapter, base=request.base)
-    recipe = found.recipe
-    names = request.suites or recipe.get("eval_suites") or ()
-    if not names:
-        raise UserError(
-            "no suite is named, and the run's recipe has no eval_suites: add --suite NAME"
-            " (`losia eval --list` shows them)"
-        )
-    chosen = [_generating(suite, request, recipe) for suite in suites.find(names)]
-    sandbox = _sandbox(chosen, _first(request.allow_code, recipe.get("eval_allow_code")))
-    data = _first(request.data, recipe.get("eval_data"))
-    documents = {suite.name: Documents(Path(data) if data else None) for suite in chosen}
-    verdicts: dict[str, dict[str, int]] = {}
-    built = {s.name: _build(s, documents[s.name], sandbox, verdicts) for s in chosen}
-    limit = _limit(_first(request.limit, recipe.get("eval_limit")), chosen, built)
-    settings = _settings(request, found, console)
-    for suite in chosen:
-        _fits(suite, found)
-    out = request.out or _default_out(request)
-    return Setup(
-        found, chosen, documents, built, sandbox, verdicts, limit, settings, found.hashes(), out
-    )
-
-
-def _first(*values: Any) -> Any:
-    return next((value for value in values if value is not None), None)
-
-
-def _generating(suite: Suite, request: Request, recipe: Mapping[str, Any]) -> Suite:
-    """The suite with the sampling that was asked for."""
-    if not suite.generation.get("do_sample"):
-        return suite
-    asked = {
-        "temperature": _first(request.temperature, recipe.get("eval_temperature")),
-        "top_p": _first(request.top_p, recipe.get("eval_top_p")),
-    }
-    return replace(
-        suite, generation={**suite.generation, **{k: v for k, v in asked.items() if v is not None}}
-    )
-
-
-def _sandbox(chosen: Sequence[Suite], allowed: bool | str | None) -> Sandbox | None:
-    code = [suite.name for suite in chosen if suite.code]
-    if not code:
-        return None
-    if not allowed:
-        raise UserError(
-            f"{code[0]} runs programs that the model writes: allow it with --allow-code (in a"
-            " sandbox), or leave the suite out"
-        )
-    return unsandboxed() if allowed == UNSANDBOXED else find_sandbox()
-
-
-def _build(
-    suite: Suite, documents: Documents, sandbox: Sandbox | None, verdicts: dict[str, dict[str, int]]
-) -> Any:
-    if not suite.code:
-        return harness.build(suite, documents, None)
-    assert sandbox is not None
-    return harness.build(
-        suite, documents, partial(_judge, sandbox, verdicts.setdefault(suite.name, {}))
-    )
-
-
-def _judge(
-    sandbox: Sandbox,
-    counts: dict[str, int],
-    responses: Sequence[Sequence[str]],
-    documents: Sequence[dict[str, Any]],
-) -> list[list[str]]:
-    """The verdicts on every response to every document, counted."""
-    programs = [
-        Program(f"{document['test_setup_code']}\n{text}", tuple(document["test_list"]))
-        for texts, document in zip(responses, documents, strict=True)
-        for text in texts
-    ]
-    verdicts = judge(programs, sandbox)
-    counts.update(count(verdicts))
-    found = iter(verdicts)
-    return [[next(found).value for _ in texts] for texts in responses]
-
-
-def _limit(
-    given: str | int | None, chosen: Sequence[Suite], built: Mapping[str, Any]
-) -> float | None:
-    """Documents of each task, or a share below 1."""
-    if given is None:
-        return None
-    text = str(given)
-    percent = text.endswith("%")
-    try:
-        number = float(text.removesuffix("%")) / 100 if percent else int(text)
-    except ValueError:
-        raise UserError(f"--limit: {text!r} is neither a number nor a percentage") from None
-    if number <= 0 or (percent and number > 1):
-        raise UserError(f"--limit: {text} asks for nothing; give a number from 1, or up to 100%")
-    for suite in chosen if not percent else ():
-        longest = max(len(task.eval_docs) for task in harness.leaves(built[suite.name]))
-        if number > longest:
-            raise UserError(f"--limit: {text} is past the end, since {suite.name} has {longest}")
-    return None if number == 1 and percent else number
-
-
-def _settings(request: Request, found: Checkpoint, console: Console) -> dict[str, Any]:
-    """What silently changes scores, settled, checked and shown."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    tokenizer = loading.load_tokenizer(found)
-    bos = request.bos if request.bos is not None else loading.bos_by_default(tokenizer)
-    if bos and tokenizer.bos_token_id is None:
-        raise UserError(f"--bos: the tokenizer in {found.tokenizer} has no BOS token")
-    if request.chat and not tokenizer.chat_template:
-        raise UserError(f"--chat: the tokenizer in {found.tokenizer} has no chat template")
-    settings = {
-        "dtype": request.dtype,
-        "device": device,
-        "bos": bos,
-        "chat_template": request.chat,
-        "softmax": "float32",
-        "attention": "sdpa",
-        "batch": request.batch or f"{BATCH_TOKENS[device]} tokens",
-        "seed": request.seed,
-        "fewshot_seed": harness.FEWSHOT_SEED,
-    }
-    shown = "  ".join(f"{key} {value}" for key, value in settings.items())
-    console.print(shown, style="dim")
-    if found.trained_with_bos is not None and found.trained_with_bos != bos and not request.chat:
-        was, now = ("with", "without") if found.trained_with_bos else ("without", "with")
-        console.print(
-            f"warning: the model was trained {was} BOS and is evaluated {now}: choose by"
-            " --bos or --no-bos",
-            style="yellow",
-        )
-    return settings
-
-
-def _fits(suite: Suite, found: Checkpoint) -> None:
-    asked, context = suite.generation.get("max_gen_toks", 0), loading.context_length(found)
-    if context is not None and asked >= context:
-        raise UserError(
-            f"{suite.name} generates up to {asked} tokens, and the model's context holds {context}:"
-            " no prompt would fit beside them"
-        )
-
-
-def _default_out(request: Request) -> Path:
-    folder = Path(request.target)
-    if request.adapter is not None:
-        return request.adapter / "eval"
-    if not folder.is_dir():
-        return Path("runs/eval") / request.target.replace("/", "--")
-    return folder / ("eval-base" if request.base else "eval")
-
-
-# ------------------------------------------------------------------------------- with the model
-
-
-def _load(setup: Setup, store: Store, progress: SuiteProgress, console: Console) -> ResumableLM:
+def _load(
+    setup: Setup, store: Store, progress: SuiteProgress, console: Console
+) -> ResumableLM | StoredLM:
     settings, found = setup.settings, setup.checkpoint
+    identity = {"files": setup.files, "code": _code(), "versions": versions()}
     with console.status("loading the model"):
+        if settings["backend"] == "vllm":
+            served = loading.load_vllm(found, settings)
+            return StoredLM(served, identity=identity | settings, store=store, watcher=progress)
         model = loading.load_model(found, settings["dtype"], settings["device"])
     settings["dtype"] = str(next(model.parameters()).dtype).removeprefix("torch.")
     batch = settings["batch"] if isinstance(settings["batch"], int) else None
@@ -268,7 +70,7 @@ def _load(setup: Setup, store: Store, progress: SuiteProgress, console: Console)
     return ResumableLM(
         model,
         loading.load_tokenizer(found),
-        identity={"files": setup.files, "code": _code(), "versions": versions(), **decides},
+        identity=identity | decides,
         bos=settings["bos"],
         limit=Limit(BATCH_TOKENS[settings["device"]], batch),
         store=store,
@@ -278,7 +80,7 @@ def _load(setup: Setup, store: Store, progress: SuiteProgress, console: Console)
     )
 
 
-def _ask(lm: ResumableLM, suite: Suite, setup: Setup, chat: bool) -> dict[str, Any]:
+def _ask(lm: ResumableLM | StoredLM, suite: Suite, setup: Setup, chat: bool) -> dict[str, Any]:
     """One suite, asked, saved and described."""
     started = time.monotonic()
     lm.truncated.clear()
@@ -291,6 +93,7 @@ def _ask(lm: ResumableLM, suite: Suite, setup: Setup, chat: bool) -> dict[str, A
         code = {"sandbox": setup.sandbox.kind, "verdicts": setup.verdicts[suite.name]}
     return {
         **found,
+        "paper": paper.score(setup.checkpoint.recipe, suite.column) if suite.column else None,
         "partial": found["documents"] < found["of"],
         "limit": setup.limit,
         "truncated": sum(map(len, lm.truncated.values())),
