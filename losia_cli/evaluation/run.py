@@ -20,7 +20,7 @@ from losia_cli.evaluation.suites import Suite
 from losia_cli.reproduction import paper
 from losia_cli.training.record import versions
 
-_DECIDE = ("batches", "generation", "model", "reading", "sampling")  # modules that do
+_DECIDE = ("batches", "generation", "letter", "model", "reading", "sampling")  # modules that do
 
 
 def evaluate(request: Request, console: Console) -> dict[str, Any]:
