@@ -58,7 +58,8 @@ def quieten() -> None:
     evaluator.get_git_commit_hash = lambda: None  # it would be the working folder's
     collect_env.get_pretty_env_info = cache(collect_env.get_pretty_env_info)  # takes half a second
     datasets.disable_progress_bars()
-    logging.getLogger("lm_eval").setLevel(logging.ERROR)
+    for name in ("lm_eval", "huggingface_hub"):  # the latter's retries, when there is no network
+        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 @cache

@@ -62,6 +62,8 @@ class Setup:
 def prepare(request: Request, console: Console) -> Setup:
     """Check and settle everything that needs no model."""
     harness.expect_pinned()
+    if request.backend == "vllm":
+        loading.expect_vllm()
     harness.quieten()
     found = checkpoint.find(request.target, adapter=request.adapter, base=request.base)
     recipe = found.recipe
@@ -78,8 +80,6 @@ def prepare(request: Request, console: Console) -> Setup:
     verdicts: dict[str, dict[str, int]] = {}
     built = {s.name: _build(s, documents[s.name], sandbox, verdicts) for s in chosen}
     limit = _limit(_first(request.limit, recipe.get("eval_limit")), chosen, built)
-    if request.backend == "vllm":
-        loading.expect_vllm()
     settings = _settings(request, found, console)
     for suite in chosen:
         _fits(suite, found)

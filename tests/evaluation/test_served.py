@@ -1,0 +1,93 @@
+"""A backend that batches by itself, behind the store: here the harness's own model."""
+
+import math
+
+import pytest
+from lm_eval.models.huggingface import HFLM
+
+from losia_cli.errors import UserError
+from losia_cli.evaluation import loading, served
+from losia_cli.evaluation.served import StoredLM
+from losia_cli.evaluation.store import Store
+from tests.evaluation.conftest import Unwatched, make
+from tests.evaluation.test_model import ask, choices
+
+
+class Counting(HFLM):
+    """The harness's model; counts what it is asked."""
+
+    asked = 0
+
+    def loglikelihood(self, requests, disable_tqdm=False):
+        self.asked += len(requests)
+        return super().loglikelihood(requests, disable_tqdm)
+
+    def generate_until(self, requests, disable_tqdm=False):
+        self.asked += len(requests)
+        return super().generate_until(requests, disable_tqdm)
+
+
+@pytest.fixture
+def stored(tokenizer, tmp_path, monkeypatch):
+    """Makes a stored model with pieces of 5 requests, on one store."""
+    monkeypatch.setattr(served, "PIECE", 5)
+
+    def build(weights="tiny"):
+        inner = Counting(pretrained=make(), tokenizer=tokenizer, batch_size=4)
+        store = Store(tmp_path / "store")
+        return StoredLM(inner, identity={"weights": weights}, store=store, watcher=Unwatched())
+
+    return build
+
+
+def test_answers_are_the_backends_and_are_asked_for_once(stored):
+    pairs = ask("loglikelihood", choices(count=3))
+    rules = {"until": [], "max_gen_toks": 4, "do_sample": False}
+    prompts = ask("generate_until", [(context, rules) for context, _ in choices(count=7)])
+    first = stored()
+    expected = first.model.loglikelihood(pairs), first.model.generate_until(prompts)
+    first.model.asked = 0
+    assert (first.loglikelihood(pairs), first.generate_until(prompts)) == expected
+    assert first.model.asked == len(pairs) + len(prompts)
+    again = stored()
+    assert (again.loglikelihood(pairs), again.generate_until(prompts)) == expected
+    assert again.model.asked == 0
+
+
+def test_what_was_answered_before_a_stop_is_kept(stored, monkeypatch):
+    pairs = ask("loglikelihood", choices(count=3))  # 12 requests: pieces of 5, 5, 2
+    cut = stored()
+    plain = cut.model.loglikelihood
+
+    def dies(requests, disable_tqdm=False):
+        if cut.model.asked >= 5:
+            raise KeyboardInterrupt
+        return plain(requests, disable_tqdm)
+
+    monkeypatch.setattr(cut.model, "loglikelihood", dies)
+    with pytest.raises(KeyboardInterrupt):
+        cut.loglikelihood(pairs)
+    rest = stored()
+    rest.loglikelihood(pairs)
+    assert rest.model.asked == 7
+
+
+def test_other_weights_are_asked_anew(stored):
+    pairs = ask("loglikelihood", choices(count=1))
+    stored().loglikelihood(pairs)
+    other = stored("others")
+    other.loglikelihood(pairs)
+    assert other.model.asked == len(pairs)
+
+
+def test_nan_is_named_and_never_a_score(stored, monkeypatch):
+    lm = stored()
+    monkeypatch.setattr(lm.model, "loglikelihood", lambda *_, **__: [(math.nan, False)])
+    with pytest.raises(UserError, match="document 0 of toy with NaN"):
+        lm.loglikelihood(ask("loglikelihood", [("One", " two")]))
+
+
+def test_a_missing_backend_is_one_sentence(monkeypatch):
+    monkeypatch.setattr(loading, "find_spec", lambda name: None)
+    with pytest.raises(UserError, match="vLLM is not installed"):
+        loading.expect_vllm()
