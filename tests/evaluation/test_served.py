@@ -33,7 +33,7 @@ def stored(tokenizer, tmp_path, monkeypatch):
     monkeypatch.setattr(served, "PIECE", 5)
 
     def build(weights="tiny"):
-        inner = Counting(pretrained=make(), tokenizer=tokenizer, batch_size=4)
+        inner = Counting(pretrained=make(), tokenizer=tokenizer, batch_size=1)
         store = Store(tmp_path / "store")
         return StoredLM(inner, identity={"weights": weights}, store=store, watcher=Unwatched())
 
