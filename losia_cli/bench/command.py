@@ -44,7 +44,7 @@ def evaluation(
     data: Path,
     limit: int,
     repeats: int,
-    model: str | None,
+    model: str,
     json_file: Path | None,
     say: Say,
     progress: Say,

@@ -17,6 +17,7 @@ from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
+from losia_cli.bench.settings import PRESETS
 from losia_cli.bench.table import table
 from losia_cli.evaluation import harness, letter, results, suites
 from losia_cli.evaluation.batches import Limit
@@ -30,6 +31,7 @@ from losia_cli.quickstart.model import prepare_base_model
 from losia_cli.training.record import versions
 
 PLAIN_BATCH = 8
+SMALL = "small"
 TINY = {
     "hidden_size": 256,
     "intermediate_size": 688,
@@ -71,7 +73,7 @@ def run_evaluation_benchmark(
     data: Path,
     limit: int,
     repeats: int,
-    model: str | None,
+    model: str,
     progress: Callable[[str], None],
 ) -> dict[str, Any]:
     """Measure suites one after another, both ways in turn.
@@ -81,8 +83,8 @@ def run_evaluation_benchmark(
         data: the folder of local documents.
         limit: documents of each task.
         repeats: rounds.
-        model: a model's folder; None for a small one of random weights, which does not stop by
-            itself.
+        model: a model's folder, `small` or one of `PRESETS`: random weights, which do not stop by
+            themselves.
         progress: told each measurement.
 
     Raises:
@@ -106,25 +108,30 @@ def run_evaluation_benchmark(
                 progress(f"{suite.name} {kind} {round_ + 1}/{repeats}: {seconds:.2f} s")
         found[suite.name] = _summary(timings["plain"], timings["losia"], documents)
     return {
-        "model": model or {"llama": TINY, "weights": "random"},
+        "model": model,
+        "dtype": str(loaded[0].dtype).removeprefix("torch."),
         "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
         "threads": torch.get_num_threads(),
         "plain": f"HFLM, batch {PLAIN_BATCH}",
         "versions": versions(),
         "suites": found,
+        "peak_memory_bytes": torch.cuda.max_memory_allocated() if device == "cuda" else None,
         "sandbox": _sandboxed(),
     }
 
 
-def _load(model: str | None, device: str) -> tuple[Any, Any]:
-    folder = model or str(prepare_base_model())
-    tokenizer = AutoTokenizer.from_pretrained(folder)
-    if model is not None:
-        return AutoModelForCausalLM.from_pretrained(model).to(device).eval(), tokenizer
-    torch.manual_seed(0)
+def _load(model: str, device: str) -> tuple[Any, Any]:
+    """A folder's model, or one of random weights whose vocabulary is the packaged tokenizer's."""
+    shape = TINY if model == SMALL else PRESETS[model].config if model in PRESETS else None
+    tokenizer = AutoTokenizer.from_pretrained(model if shape is None else prepare_base_model())
+    dtype = torch.bfloat16 if device == "cuda" else torch.float32
+    if shape is None:
+        return AutoModelForCausalLM.from_pretrained(model).to(device, dtype).eval(), tokenizer
     special = {key: getattr(tokenizer, key) for key in ("bos_token_id", "eos_token_id")}
-    config = AutoConfig.for_model("llama", vocab_size=len(tokenizer), **TINY, **special)
-    return AutoModelForCausalLM.from_config(config).to(device).eval(), tokenizer
+    config = AutoConfig.for_model("llama", **{**shape, **special, "vocab_size": len(tokenizer)})
+    torch.manual_seed(0)
+    with torch.device(device):
+        return AutoModelForCausalLM.from_config(config, dtype=dtype).eval(), tokenizer
 
 
 def _measure(

@@ -83,8 +83,8 @@ def evaluation(
     limit: Annotated[int, typer.Option(min=1, help="Documents of each task.")] = 8,
     repeats: Annotated[int, typer.Option(min=1, help="Rounds in which both take turns.")] = 3,
     model: Annotated[
-        str | None, typer.Option(help="A model's folder; else a small one of random weights.")
-    ] = None,
+        str, typer.Option(help=f"small, {', '.join(PRESETS)} (random weights), or a folder.")
+    ] = "small",
     json_file: Json = None,
 ) -> None:
     """Time `losia eval` against lm-evaluation-harness's own model on the same tasks.
