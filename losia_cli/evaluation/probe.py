@@ -14,7 +14,7 @@ from pathlib import Path
 PROCESSES, MEMORY_BYTES, FILE_BYTES = 8, 1 << 28, 1 << 20  # limits to run the attempts with
 _SHELL = {"PWD", "OLDPWD", "SHLVL", "_", "LC_CTYPE"}  # set anew by what starts a program
 TOOLS = f"""
-import os, socket, time
+import os, socket, tempfile, time
 try:
     import ctypes
     libc = ctypes.CDLL(None)
@@ -52,9 +52,13 @@ def fork():
             os._exit(0)
 
 def fill():
-    for name in range(3):
-        with open(str(name), "wb") as file:
-            file.write(bytes({FILE_BYTES // 2}))
+    files = [tempfile.TemporaryFile() for _ in range(3)]
+    for file in files:
+        file.write(bytes({FILE_BYTES // 2}))
+        file.flush()
+
+def write_in(folder):
+    tempfile.TemporaryFile(dir=folder)
 
 def folders():
     return ["/", *("/" + name for name in os.listdir("/") if name != "tmp"), *os.sys.path]
@@ -81,7 +85,7 @@ def attempts(known: set[str]) -> Iterator[dict[str, str]]:
             # In its own numbering it is the first process or the second.
             "other processes": "assert os.getpid() <= 2 and not os.path.exists('/proc/self')"
             f" and ({me} <= 2 or gone({me}))",
-            "folders to write to": "assert all(fails(open, f'{d}/x', 'w') for d in folders())",
+            "folders to write to": "assert all(fails(write_in, d) for d in folders())",
             "room for any amount of files": "assert fails(fill)",
             "any number of processes": "assert fails(fork)",
             "any amount of memory": f"assert fails(bytearray, {MEMORY_BYTES})",

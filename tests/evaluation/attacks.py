@@ -62,7 +62,7 @@ ESCAPES = {
         {ERROR},
     ),
     "connect to a local socket": Attack(
-        "import socket; s = socket.socket(socket.AF_UNIX); s.connect('\\0$local')",
+        "import socket; s = socket.socket(socket.AF_UNIX); s.connect('\\x00$local')",
         "assert s",
         {ERROR},
     ),
@@ -207,7 +207,7 @@ RESOURCES = {
     "fork in forks": Attack(
         "import os, time\nfor n in range(5):\n    os.fork()\ntime.sleep(0.2)",
         "assert True",
-        {ERROR},
+        {ERROR, PASSED},  # by which of them the limit is met
     ),
     "start threads": Attack(
         "import threading, time\nfor n in range(32):\n"
