@@ -60,7 +60,7 @@ def problem(number: int) -> dict:
     return {
         "task_id": number,
         "text": f"Write a function to add {number}.",
-        "code": f"def add(n):\r\n    return n + {number}",
+        "code": f"def add(n): return n + {number}",
         "test_list": [f"assert add({n}) == {n + number}" for n in range(3)],
         "test_setup_code": "",
         "challenge_test_list": [],
@@ -86,7 +86,9 @@ def one_of_each(data: Path, subjects=(), count: int = 4) -> Path:
             write(data, f"{folder}/{split}", rows)
     for subject in subjects or SUBJECTS.values():
         for split, start in (("dev", 900), ("test", 300)):
-            rows = [question(start + n, subject, n % 4) for n in range(max(count, 5))]
+            rows = [
+                question(start + n, subject, n % 4) for n in range(5 if split == "dev" else count)
+            ]
             write(data, f"mmlu/{subject}/{split}", rows)
     return data
 
