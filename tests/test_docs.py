@@ -8,6 +8,9 @@ import torch
 from datasets import Dataset
 from transformers import AutoModelForCausalLM
 
+from losia_cli.evaluation.documents import SOURCES
+from losia_cli.evaluation.suites import GROUPS, SUITES
+from losia_cli.recipes.recipe import EVALUATION_KEYS
 from tests.models import batches, tiny, weights
 
 ROOT = Path(__file__).parent.parent
@@ -49,3 +52,14 @@ def test_make_targets_in_the_documents_exist():
     for document in DOCUMENTS:
         for name in re.findall(r"`make ([a-z0-9-]+)", document.read_text()):
             assert name in targets, f"{document.name}: make {name}"
+
+
+def test_the_guide_to_evaluation_names_every_suite_dataset_and_key():
+    guide = (ROOT / "docs/evaluation.md").read_text()
+    for name in (*SUITES, *GROUPS):
+        assert f"`{name}`" in guide, name
+    for (path, _), source in SOURCES.items():
+        assert f"`{path}`" in guide
+        assert source.revision in guide
+    keys = (ROOT / "docs/training.md").read_text()
+    assert all(f"`{key}`" in keys for key in EVALUATION_KEYS)
