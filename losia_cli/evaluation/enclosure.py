@@ -51,13 +51,15 @@ def bubblewrap(source: str, tmp_bytes: int) -> list[str]:
         options += ["--unshare-user", "--disable-userns", *_filled("", tmp_bytes)]
         return [*options, "--remount-ro", "/", *bare(source, PREFIX)]
     # Root needs no user namespace to get here, and from a chroot nobody can make one.
-    for capability in ("SETUID", "SETGID", "SETPCAP", "SYS_CHROOT"):
+    for capability in ("SETUID", "SETGID", "SYS_CHROOT"):
         options += ["--cap-add", f"CAP_{capability}"]
     chroot = _program("chroot", "coreutils")
     for path, target in [*zip(_SYSTEM, _SYSTEM, strict=True), (chroot, "/chroot")]:
         options += ["--ro-bind", path, target]
     options += [*_filled("/jail", tmp_bytes), "--remount-ro", "/"]
-    return [*options, "/chroot", "/jail", *_without_rights(), *bare(source, PREFIX)]
+    user = _stranger()  # with the user id all capabilities go, and none can come back
+    become = ["/chroot", f"--userspec=+{user}:+{user}", "--groups=", "/jail"]
+    return [*options, *become, *bare(source, PREFIX)]
 
 
 def namespaces(source: str, tmp_bytes: int) -> list[str]:
@@ -66,47 +68,51 @@ def namespaces(source: str, tmp_bytes: int) -> list[str]:
     Raises:
         UserError: a program that it needs is missing.
     """
+    unshare, setpriv = _program("unshare", "util-linux"), _program("setpriv", "util-linux")
+    chroot, shell = _program("chroot", "coreutils"), _program("sh", "dash")
     root = "/sys"  # a folder that is everywhere and from which nothing is shown
-    mount, chroot = _program("mount", "mount"), _program("chroot", "coreutils")
+    options = ["--mount", "--pid", "--fork", "--kill-child", "--net", "--ipc"]
+    drop = ["/setpriv", "--bounding-set=-all", "--inh-caps=-all", "--no-new-privs"]
+    if os.geteuid():
+        options += ["--user", "--map-root-user"]
+    else:
+        user = _stranger()
+        drop += [f"--reuid={user}", f"--regid={user}", "--clear-groups"]
+    die_with_parent = "--pdeathsig=KILL"  # said twice: a change of user id forgets it
+    inner = [chroot, root, *drop, die_with_parent, *bare(source, PREFIX)]
+    steps = [*_mounts(root, tmp_bytes), f"exec {shlex.join(inner)}"]
+    return [setpriv, die_with_parent, unshare, *options, shell, "-c", " && ".join(steps)]
+
+
+@cache
+def _mounts(root: str, tmp_bytes: int) -> list[str]:
+    """The shell's commands that fill the folder `root`, which only the enclosure sees."""
+    mount, setpriv = _program("mount", "mount"), _program("setpriv", "util-linux")
     steps = ["umask 022", f"{mount} -t tmpfs -o mode=755 none {root}"]
-    for path, target in _shown():
-        path, inner = shlex.quote(path), shlex.quote(root + target)
+    for path, target in [*_shown(), (setpriv, "/setpriv")]:
+        parent, outer = shlex.quote(str(Path(root + target).parent)), shlex.quote(path)
+        inner = shlex.quote(root + target)
         steps += [
-            f"mkdir -p {shlex.quote(str(Path(root + target).parent))}",
-            f"if test -d {path}; then mkdir {inner}; else touch {inner}; fi",
-            f"{mount} --bind {path} {inner}",
+            f"mkdir -p {parent}",
+            f"{'mkdir' if Path(path).is_dir() else 'touch'} {inner}",
+            f"{mount} --bind {outer} {inner}",
         ]
         if path not in _DEVICES:
             steps += [f"{mount} -o remount,bind,ro,nosuid,nodev {inner}"]
     steps += [f"{mount} -t tmpfs -o ro none {shlex.quote(root + path)}" for path in _packages()]
-    steps += [
+    return [
+        *steps,
         f"mkdir {root}{HOME}",
         f"{mount} -t tmpfs -o mode=1777,size={tmp_bytes},nosuid,nodev none {root}{HOME}",
         f"{mount} -o remount,bind,ro {root}",
-        f"exec {shlex.join([chroot, root, *_without_rights(), *bare(source, PREFIX)])}",
     ]
-    options = ["--mount", "--pid", "--fork", "--kill-child", "--net", "--ipc"]
-    options += ["--user", "--map-root-user"] if os.geteuid() else []
-    die_with_parent = [_program("setpriv", "util-linux"), "--pdeathsig=KILL"]
-    unshare, shell = _program("unshare", "util-linux"), _program("sh", "dash")
-    return [*die_with_parent, unshare, *options, shell, "-c", " && ".join(steps)]
-
-
-def _without_rights() -> list[str]:
-    """The command that gives up every capability and, for root, the user id too.
-
-    The user id is another one each time: the limit on processes counts all those of a user.
-    """
-    drop = ["/setpriv", "--bounding-set=-all", "--inh-caps=-all", "--no-new-privs"]
-    drop += ["--pdeathsig=KILL"]  # else lost with the user id
-    if os.geteuid():
-        return drop
-    user = _stranger()
-    return [*drop, f"--reuid={user}", f"--regid={user}", "--clear-groups"]
 
 
 def _stranger() -> int:
-    """A user id that can be had here and that no one is likely to have."""
+    """A user id that can be had here and that no one is likely to have.
+
+    It is another one each time: the limit on processes counts all those of a user.
+    """
     first, _, count = Path("/proc/self/uid_map").read_text().splitlines()[-1].split()
     end = min(int(first) + int(count), 0x7FFE0000)  # what is above belongs to systemd
     return end - 2 - secrets.randbelow(20_000)
@@ -135,7 +141,6 @@ def _shown() -> list[tuple[str, str]]:
     return [
         *((path, path) for path in (*_SYSTEM, *_DEVICES)),
         *((f"{prefix}/{path}", f"{PREFIX}/{path}") for path in (*libraries, _PYTHON)),
-        (_program("setpriv", "util-linux"), "/setpriv"),
     ]
 
 

@@ -43,7 +43,8 @@ def connect(family, address):
 def capabilities():
     found = (ctypes.c_uint32 * 6)()
     assert libc.capget((ctypes.c_uint32 * 2)(0x20080522, 0), found) == 0
-    return any(found)
+    effective, permitted = found[0::3], found[1::3]
+    return any(effective + permitted)
 
 def fork():
     for _ in range({PROCESSES}):

@@ -11,8 +11,10 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from itertools import repeat
 from pathlib import Path
 from string import Template
 
@@ -329,8 +331,9 @@ def main() -> None:
     print("diagnosis", json.dumps(diagnose()))
     for sandbox in _KINDS:
         if sandbox.kind in kinds:
-            with target() as reached:
-                verdicts = {name: attack.run(sandbox, reached) for name, attack in ATTACKS.items()}
+            with target() as reached, ThreadPoolExecutor(4) as pool:
+                tried = pool.map(Attack.run, ATTACKS.values(), repeat(sandbox), repeat(reached))
+                verdicts = dict(zip(ATTACKS, tried, strict=True))
                 print(sandbox.kind, json.dumps([verdicts, damage(reached)]))
 
 

@@ -67,6 +67,28 @@ def run(sandbox: Sandbox, code: str, *tests: str, **limits) -> Verdict:
     return sandbox.run(Program(code, tests), replace(LIMITS, **limits))
 
 
+ALLOWED = {
+    "bubblewrap": ["bwrap", "--ro-bind", "/", "/", "--unshare-pid", "--unshare-net"],
+    "namespaces": ["unshare", "--mount", "--pid", "--fork", "--net"],
+}
+AS_USER = {
+    "bubblewrap": ["--unshare-user", "--disable-userns"],
+    "namespaces": ["--user", "--map-root-user"],
+}
+
+
+@pytest.mark.parametrize("kind", ALLOWED)
+def test_what_this_machine_allows_is_used(kind):
+    """So that a sandbox that we broke is not skipped as one that cannot be had."""
+    command = [*ALLOWED[kind], *(AS_USER[kind] if os.geteuid() else []), "true"]
+    if not shutil.which(command[0]):
+        pytest.skip(f"{command[0]} is not installed")
+    tried = subprocess.run(command, capture_output=True, text=True)
+    if tried.returncode:
+        pytest.skip(tried.stderr)
+    assert diagnosis()[kind] == (True, "nothing gets out of it")
+
+
 @pytest.mark.parametrize("name", ATTACKS)
 def test_an_attack_fails_and_leaves_nothing(sandbox, target, name, capfd):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
