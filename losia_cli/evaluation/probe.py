@@ -99,9 +99,10 @@ def attempts(known: set[str]) -> Iterator[dict[str, str]]:
 
 def _paths() -> list[str]:
     """Real paths of the project, the working folder and the home folder."""
-    places = (Path.cwd(), Path.home())
-    entries = [path for place in places if place != Path("/") for path in islice(_list(place), 50)]
-    return [__file__, *map(str, entries)]
+    entries = [path for place in (Path.cwd(), Path.home()) for path in islice(_list(place), 20)]
+    shown = ("/lib", "/usr/lib", "/tmp", "/dev", "/usr")  # a sandbox has folders of these names
+    paths = [__file__, *map(str, entries)]
+    return [path for path in paths if not path.startswith(shown[:2]) and path not in shown]
 
 
 def _list(folder: Path) -> Iterator[Path]:
