@@ -25,8 +25,8 @@ SCHEMA = 1
 Result = dict[str, Any]
 
 
-def open_folder(folder: Path, identity: str, name: str) -> dict[str, Result]:
-    """The suites that a results folder holds of this model.
+def open_folder(folder: Path, identity: str, name: str) -> None:
+    """Make sure that a results folder can be written into and is this model's or nobody's.
 
     Raises:
         UserError: it holds another model's, cannot be read, or cannot be written into.
@@ -35,21 +35,20 @@ def open_folder(folder: Path, identity: str, name: str) -> dict[str, Result]:
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / ".writable"
         probe.touch()
-        probe.unlink()
+        probe.unlink(missing_ok=True)  # another process may look at this moment
     except OSError as error:
         raise UserError(
             f"the results folder {folder} cannot be written into ({error.strerror}): name another"
             " with --out DIR"
         ) from error
     if not (folder / FILE).is_file():
-        return {}
-    held = load(folder)
-    if held["model"]["identity"] != identity:
+        return
+    held = load(folder)["model"]
+    if held["identity"] != identity:
         raise UserError(
-            f"{folder} holds the results of {held['model']['name']}, whose weights are not those of"
+            f"{folder} holds the results of {held['name']}, whose weights are not those of"
             f" {name}: name another folder with --out DIR"
         )
-    return held["suites"]
 
 
 def load(folder: Path) -> dict[str, Any]:
@@ -83,9 +82,10 @@ def samples(folder: Path, suite: str) -> list[dict[str, Any]]:
         return [json.loads(line) for line in file]
 
 
-def save(folder: Path, shared: Mapping[str, Any], suites: Mapping[str, Result]) -> None:
-    """Write `eval_results.json` whole."""
-    content = {"schema": SCHEMA, **shared, "suites": dict(suites)}
+def save(folder: Path, shared: Mapping[str, Any], suite: str, result: Result) -> None:
+    """Write `eval_results.json` whole, with one more suite beside those that it holds by now."""
+    held = load(folder)["suites"] if (folder / FILE).is_file() else {}
+    content = {"schema": SCHEMA, **shared, "suites": {**held, suite: result}}
     _write(folder / FILE, json.dumps(content, indent=1))
 
 

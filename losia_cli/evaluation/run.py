@@ -34,7 +34,7 @@ def evaluate(request: Request, console: Console) -> dict[str, Any]:
     """
     setup = prepare(request, console)
     identity = _digest(setup.files)
-    held = results.open_folder(setup.out, identity, request.target)
+    results.open_folder(setup.out, identity, request.target)
     store = Store(setup.out)
     progress = SuiteProgress(console)
     lm = _load(setup, store, progress, console)
@@ -42,8 +42,8 @@ def evaluate(request: Request, console: Console) -> dict[str, Any]:
     with progress.bar:
         for suite in setup.suites:
             progress.suite(suite.name)
-            held[suite.name] = _ask(lm, suite, setup, request.chat)
-            results.save(setup.out, shared, held)
+            result = _ask(lm, suite, setup, request.chat)
+            results.save(setup.out, shared, suite.name, result)
     store.close()
     return {**results.load(setup.out), "asked": [suite.name for suite in setup.suites]}
 

@@ -256,7 +256,7 @@ def random_model(request, tmp_path_factory):
     tied = {"tie_word_embeddings": True} if request.param == "gemma" else {}
     make_model(folder, request.param, max_position_embeddings=4096, **tied)
     ask(folder, GENERATED, SHARED, limit="1")
-    return folder, ask(folder, list(CHOICES), SHARED, limit="24")
+    return folder, ask(folder, list(CHOICES), SHARED, limit="16")
 
 
 shared = [
@@ -276,7 +276,7 @@ def test_every_suite_runs_on_real_documents(random_model):
     folder, found = random_model
     assert set(found["suites"]) == {*GENERATED, *CHOICES}
     for name, suite in found["suites"].items():
-        part = 1 if name in GENERATED else 24
+        part = 1 if name in GENERATED else 16
         documents = 8 * part if name.startswith("mmlu") else part
         assert (suite["documents"], suite["partial"]) == (documents, True)
         assert suite["truncated"] == 0
