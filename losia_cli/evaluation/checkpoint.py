@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from losia_cli.errors import UserError
+from losia_cli.errors import UserError, first_line
 
 RECORD = "losia_run.json"
 ADAPTER = "adapter_config.json"
@@ -97,7 +97,7 @@ def _record(folder: Path) -> dict[str, Any]:
     """What `losia train` left in the folder, or beside the checkpoint."""
     for place in (folder, folder.parent) if folder.name.startswith("checkpoint-") else (folder,):
         if (place / RECORD).is_file():
-            return json.loads((place / RECORD).read_text())
+            return _object(place / RECORD)
     return {}
 
 
@@ -118,10 +118,9 @@ def _from_hub(name: str) -> Path:
     try:
         return Path(snapshot_download(name, allow_patterns=patterns))
     except Exception as error:  # the hub's client raises a dozen kinds
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise UserError(
             f"there is no folder {name}, and the hub's model of that name could not be had"
-            f" ({reason})"
+            f" ({first_line(error)})"
         ) from error
 
 
@@ -144,16 +143,27 @@ def _fits(adapter: Path, model: Path) -> None:
     """Refuse an adapter whose shapes are another model's."""
     from losia_cli.evaluation.loading import adapter_misfit
 
+    made_for = _adapter(adapter).get("base_model_name_or_path")
     misfit = adapter_misfit(adapter, model)
     if misfit:
-        made_for = _adapter(adapter).get("base_model_name_or_path")
         raise UserError(
             f"the adapter {adapter} was made for {made_for} and does not fit {model}: {misfit}"
         )
 
 
 def _adapter(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / ADAPTER).read_text())
+    return _object(folder / ADAPTER)
+
+
+def _object(path: Path) -> dict[str, Any]:
+    try:
+        found = json.loads(path.read_text())
+        if isinstance(found, dict):
+            return found
+        reason = "no object"
+    except ValueError as error:
+        reason = first_line(error)
+    raise UserError(f"{path} is damaged ({reason})")
 
 
 def _files(folder: Path, patterns: tuple[str, ...]) -> list[Path]:

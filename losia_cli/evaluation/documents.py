@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from losia_cli.errors import UserError
+from losia_cli.errors import UserError, first_line
 
 TYPES = (".jsonl", ".json", ".parquet", ".arrow")
 
@@ -147,7 +147,7 @@ class Documents:
         except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
             folder = known.folder if known else path.split("/")[-1]
             raise UserError(
-                f"the dataset {label} could not be had ({_first_line(error)}): connect to the"
+                f"the dataset {label} could not be had ({first_line(error)}): connect to the"
                 f" hub once, or name a folder with --data DIR that holds it as {folder}/SPLIT.jsonl"
             ) from error
         self.used[label] = {"revision": options.get("revision") or "the newest"}
@@ -173,7 +173,7 @@ class Splits(dict[str, Any]):
         try:
             rows = _rows(path)
         except (OSError, ValueError, TypeError, datasets.exceptions.DatasetsError) as error:
-            raise UserError(f"{path} cannot be read: {_first_line(error)}") from error
+            raise UserError(f"{path} cannot be read: {first_line(error)}") from error
         _complete(path, rows, self._columns)
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -239,7 +239,3 @@ def _lines(text: str) -> Iterator[tuple[int, Any]]:
                 yield number, json.loads(line)
             except json.JSONDecodeError as error:
                 raise ValueError(f"line {number} is no JSON object: {error.msg}") from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -1,18 +1,17 @@
 """A checkpoint as a model in memory."""
 
-import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-from losia_cli.errors import UserError
-from losia_cli.evaluation.checkpoint import ADAPTER, Checkpoint
+from losia_cli.errors import UserError, first_line
+from losia_cli.evaluation.checkpoint import Checkpoint
 
 # BOS tokens of the families whose models expect one at the start of every text.
 _EXPECTED_BOS = ("<s>", "<bos>", "<|begin_of_text|>")
@@ -28,7 +27,7 @@ def load_tokenizer(checkpoint: Checkpoint) -> Any:
         return AutoTokenizer.from_pretrained(checkpoint.tokenizer)
     except (OSError, ValueError, KeyError, TypeError) as error:
         place = checkpoint.tokenizer
-        raise UserError(f"the tokenizer in {place} cannot be read: {error}") from error
+        raise UserError(f"the tokenizer in {place} cannot be read: {first_line(error)}") from error
 
 
 def bos_by_default(tokenizer: Any) -> bool:
@@ -41,7 +40,7 @@ def bos_by_default(tokenizer: Any) -> bool:
 
 def context_length(checkpoint: Checkpoint) -> int | None:
     """The tokens that the model's context holds, as its configuration says."""
-    config = AutoConfig.from_pretrained(checkpoint.model).get_text_config()
+    config = _config(checkpoint.model).get_text_config()
     return getattr(config, "max_position_embeddings", None)
 
 
@@ -61,8 +60,9 @@ def load_model(checkpoint: Checkpoint, dtype: str, device: str) -> Any:
             attn_implementation="sdpa",
             output_loading_info=True,
         )
-    except (OSError, ValueError, RuntimeError, KeyError) as error:
-        raise UserError(f"the model in {checkpoint.model} cannot be read: {error}") from error
+    except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
+        place = checkpoint.model
+        raise UserError(f"the model in {place} cannot be read: {first_line(error)}") from error
     missing = sorted(loading["missing_keys"])
     if missing:
         raise UserError(
@@ -105,27 +105,47 @@ def load_vllm(checkpoint: Checkpoint, settings: Mapping[str, Any]) -> Any:
 
 
 def adapter_misfit(adapter: Path, model: Path) -> str | None:
-    """The first shape of a LoRA adapter that is not the model's, in words; None if all fit."""
+    """The first shape of a LoRA adapter that is not the model's, in words; None if all fit.
+
+    Raises:
+        UserError: either cannot be read.
+    """
     with torch.device("meta"):
-        frame = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(model))
+        frame = AutoModelForCausalLM.from_config(_config(model))
     linears = {name: m for name, m in frame.named_modules() if isinstance(m, nn.Linear)}
-    settings = json.loads((adapter / ADAPTER).read_text())
     for path in adapter.glob("*.safetensors"):
-        with safe_open(path, "pt") as file:
-            for key in file.keys():  # noqa: SIM118
-                name, part, _ = key.removeprefix("base_model.model.").rpartition(".lora_A")
-                if not part:
-                    continue
-                found = file.get_slice(key).get_shape()
-                if name not in linears:
-                    return f"the model has no linear layer {name}"
-                if found[1] != linears[name].in_features:
-                    return (
-                        f"{name} takes {linears[name].in_features} features and the adapter"
-                        f" {found[1]} (rank {settings.get('r')})"
-                    )
+        try:
+            with safe_open(path, "pt") as file:
+                shapes = {key: file.get_slice(key).get_shape() for key in file.keys()}  # noqa: SIM118
+        except (OSError, SafetensorError) as error:
+            raise UserError(f"{path} cannot be read: {first_line(error)}") from error
+        for key, shape in shapes.items():
+            misfit = _misfit(key.removeprefix("base_model.model."), shape, linears)
+            if misfit:
+                return misfit
     return None
 
 
+def _misfit(key: str, shape: Sequence[int], linears: Mapping[str, nn.Linear]) -> str | None:
+    name, part, _ = key.rpartition(".lora_")
+    if not part:
+        return None
+    if name not in linears:
+        return f"the model has no linear layer {name}"
+    linear = linears[name]
+    made, here = (
+        (shape[1], linear.in_features) if ".lora_A" in key else (shape[0], linear.out_features)
+    )
+    side = "takes" if ".lora_A" in key else "gives"
+    return None if made == here else f"{name} {side} {here} features and the adapter {made}"
+
+
 def _stored(model: Path) -> Any:
-    return getattr(AutoConfig.from_pretrained(model), "dtype", None)
+    return getattr(_config(model), "dtype", None)
+
+
+def _config(model: Path) -> Any:
+    try:
+        return AutoConfig.from_pretrained(model)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UserError(f"{model}/config.json cannot be read: {first_line(error)}") from error

@@ -62,12 +62,13 @@ def load(folder: Path) -> dict[str, Any]:
         if path.is_file():
             try:
                 found = json.loads(path.read_text())
-            except json.JSONDecodeError as error:
-                raise UserError(f"{path} is damaged ({error.msg}): evaluate once more") from error
-            if found.get("schema") != SCHEMA:
+                schema = found.get("schema")
+            except (ValueError, AttributeError) as error:
+                raise UserError(f"{path} is damaged: remove it and evaluate once more") from error
+            if schema != SCHEMA:
                 raise UserError(
-                    f"{path} was written in schema {found.get('schema')}, and this version reads"
-                    f" {SCHEMA}: evaluate once more"
+                    f"{path} was written in schema {schema}, and this version reads"
+                    f" {SCHEMA}: remove it and evaluate once more"
                 )
             return {**found, "folder": str(place)}
     raise UserError(f"{folder} holds no {FILE}: run `losia eval {folder}` first")

@@ -1,5 +1,6 @@
 """Everything about an evaluation that is settled before the model loads, checked and shown."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -97,13 +98,14 @@ def _generating(suite: Suite, request: Request, recipe: Mapping[str, Any]) -> Su
     """The suite with the sampling that was asked for."""
     if not suite.generation.get("do_sample"):
         return suite
-    asked = {
-        "temperature": _first(request.temperature, recipe.get("eval_temperature")),
-        "top_p": _first(request.top_p, recipe.get("eval_top_p")),
-    }
-    return replace(
-        suite, generation={**suite.generation, **{k: v for k, v in asked.items() if v is not None}}
-    )
+    given = suite.generation
+    temperature = _first(request.temperature, recipe.get("eval_temperature"), given["temperature"])
+    top_p = _first(request.top_p, recipe.get("eval_top_p"), given["top_p"])
+    if not 0 < temperature < math.inf:
+        raise UserError(f"--temperature: {temperature:g} is not above 0 (mbpp-greedy samples none)")
+    if not 0 < top_p <= 1:
+        raise UserError(f"--top-p: {top_p:g} is not above 0 and at most 1")
+    return replace(suite, generation={**given, "temperature": temperature, "top_p": top_p})
 
 
 def _sandbox(chosen: Sequence[Suite], allowed: bool | str | None) -> Sandbox | None:
@@ -159,7 +161,7 @@ def _limit(
         number = float(text.removesuffix("%")) / 100 if percent else int(text)
     except ValueError:
         raise UserError(f"--limit: {text!r} is neither a number nor a percentage") from None
-    if number <= 0 or (percent and number > 1):
+    if not 0 < number <= (1 if percent else math.inf):
         raise UserError(f"--limit: {text} asks for nothing; give a number from 1, or up to 100%")
     for suite in chosen if not percent else ():
         longest = max(len(task.eval_docs) for task in harness.leaves(built[suite.name]))
