@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from losia_cli.errors import UserError, first_line
+from losia_cli.recipes.recipe import EVALUATION_KEYS
 
 RECORD = "losia_run.json"
 ADAPTER = "adapter_config.json"
@@ -81,7 +82,9 @@ def find(target: str, *, adapter: Path | None = None, base: bool = False) -> Che
                 f"--base: {target} holds no {RECORD}, so that its base model is not known: name"
                 " the base model itself"
             )
-        return _checked(Checkpoint(f"the base of {target}", *_both(recipe["model_name_or_path"])))
+        asked = {key: recipe[key] for key in EVALUATION_KEYS if key in recipe}
+        model, tokenizer = _both(recipe["model_name_or_path"])
+        return _checked(Checkpoint(f"the base of {target}", model, tokenizer, recipe=asked))
     if adapter is None and folder.is_dir() and (folder / ADAPTER).is_file():
         adapter, under = folder, _adapter(folder)["base_model_name_or_path"]
         model, tokenizer = _both(under)

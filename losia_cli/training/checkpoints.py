@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from losia_cli.errors import UserError
+from losia_cli.recipes.recipe import EVALUATION_KEYS
 
 MANIFEST = "losia_checkpoint.json"
 PREFIX = "checkpoint-"
@@ -25,7 +26,7 @@ FREE_KEYS = frozenset(
     "do_eval do_predict per_device_eval_batch_size preprocessing_num_workers overwrite_cache "
     "dataloader_num_workers dataloader_pin_memory disable_tqdm include_num_input_tokens_seen "
     "eval_dataset compute_accuracy ddp_timeout ddp_backend tokenized_path".split()
-)
+) | frozenset(EVALUATION_KEYS)
 
 
 def newest(output: Path, warn: Callable[[str], None]) -> Path:

@@ -107,6 +107,8 @@ def settle_output(recipe: Recipe, warn: Callable[[str], None]) -> Path | None:
         )
     for old in output.glob(f"{checkpoints.PREFIX}*"):
         shutil.rmtree(old)
+    for scores in ("eval", "eval-base"):  # of weights that are about to go
+        shutil.rmtree(output / scores, ignore_errors=True)
     (output / record.RECORD).unlink(missing_ok=True)
     return None
 

@@ -2,6 +2,7 @@
 
 import json
 
+from losia_cli.training.checkpoints import recipe_plan
 from tests.e2e.conftest import losia
 
 
@@ -39,6 +40,18 @@ def test_a_recipe_with_suites_is_evaluated_after_training(recipe, tmp_path):
     assert again.returncode == 0, again.stdout + again.stderr
     assert "warning" not in again.stdout
     assert "5 of 6" in again.stdout
+    base = losia("eval", run, "--base", "--no-bos")
+    assert base.returncode == 0, base.stdout + base.stderr
+    results = json.loads((run / "eval-base/eval_results.json").read_text())
+    assert results["model"]["identity"] != found["model"]["identity"]
+    assert results["suites"]["arc-e"]["documents"] == 5
+    assert results["suites"]["arc-e"]["paper"] is None
+    # trained anew, with other weights and another limit: scored anew
+    other = losia("train", path, "seed=7", "overwrite_output_dir=true", "eval_limit=4")
+    assert other.returncode == 0, other.stdout + other.stderr
+    anew = json.loads((run / "eval/eval_results.json").read_text())
+    assert anew["suites"]["arc-e"]["documents"] == 4
+    assert anew["model"]["identity"] != found["model"]["identity"]
 
 
 def test_what_evaluation_would_refuse_is_refused_before_training(recipe, tmp_path):
@@ -46,3 +59,8 @@ def test_what_evaluation_would_refuse_is_refused_before_training(recipe, tmp_pat
     assert done.returncode == 2
     assert "did you mean arc-e?" in done.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_what_is_evaluated_may_change_when_a_training_goes_on():
+    plain = {"learning_rate": 1e-3}
+    assert recipe_plan(plain | {"eval_suites": ["arc-e"], "eval_limit": 3}) == recipe_plan(plain)
