@@ -127,17 +127,13 @@ def adapter_misfit(adapter: Path, model: Path) -> str | None:
 
 
 def _misfit(key: str, shape: Sequence[int], linears: Mapping[str, nn.Linear]) -> str | None:
-    name, part, _ = key.rpartition(".lora_")
-    if not part:
-        return None
-    if name not in linears:
-        return f"the model has no linear layer {name}"
-    linear = linears[name]
-    made, here = (
-        (shape[1], linear.in_features) if ".lora_A" in key else (shape[0], linear.out_features)
-    )
-    side = "takes" if ".lora_A" in key else "gives"
-    return None if made == here else f"{name} {side} {here} features and the adapter {made}"
+    for part, side, axis in ((".lora_A.", "takes", 1), (".lora_B.", "gives", 0)):
+        name, found, _ = key.partition(part)
+        if found and name not in linears:
+            return f"the model has no linear layer {name}"
+        if found and shape[axis] != (here := linears[name].weight.shape[axis]):
+            return f"{name} {side} {here} features and the adapter {shape[axis]}"
+    return None
 
 
 def _stored(model: Path) -> Any:
