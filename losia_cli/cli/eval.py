@@ -53,7 +53,7 @@ def evaluate(
         typer.Option(
             ALLOW_CODE,
             metavar="[=unsandboxed]",
-            help="Run the programs that the model writes (MBPP), in a sandbox or without one.",
+            help="Run programs that the model writes (MBPP), in a sandbox or, with =, without.",
         ),
     ] = None,
     batch: Annotated[
@@ -108,6 +108,8 @@ def evaluate(
         losia eval --show runs/losia gsm8k-cot --wrong
     """
     names = targets or []
+    if wrong and not show:
+        raise UserError("--wrong goes with --show: losia eval --show RUN SUITE --wrong")
     if list_suites:
         _print_suites()
     elif compare:
@@ -117,8 +119,9 @@ def evaluate(
         _show(Path(folder), name, wrong)
     elif len(names) != 1:
         raise UserError(
-            f"losia eval takes one run or model, and {len(names)} are given; it is the folder of a"
-            " run, a checkpoint or a model, or the hub's name of one"
+            f"losia eval takes one run or model, and {len(names)} are given"
+            f"{' (' + ', '.join(names) + ')' if names else ''}; it is the folder of a run, a"
+            " checkpoint or a model, or the hub's name of one"
         )
     else:
         from losia_cli.evaluation.settle import Request

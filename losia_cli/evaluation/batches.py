@@ -1,7 +1,9 @@
 """Requests in batches: a pure function of the requests, so that a resumed run makes the same."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+_GENERATING = 4  # times as many tokens: a step's cost is mostly that of the weights
 
 
 @dataclass(frozen=True)
@@ -16,6 +18,15 @@ class Limit:
 
     tokens: int
     requests: int | None = None
+
+    def generating(self) -> "Limit":
+        """The limit where responses are generated."""
+        return replace(self, tokens=_GENERATING * self.tokens)
+
+    def __str__(self) -> str:
+        if self.requests is not None:
+            return str(self.requests)
+        return f"{self.tokens} tokens, {self.generating().tokens} to generate"
 
 
 def cut(

@@ -9,8 +9,8 @@ from typing import Any
 
 from losia_cli.errors import UserError, first_line
 from losia_cli.recipes.recipe import EVALUATION_KEYS
+from losia_cli.training.record import RECORD
 
-RECORD = "losia_run.json"
 ADAPTER = "adapter_config.json"
 
 _WEIGHTS = ("*.safetensors", "pytorch_model*.bin", "adapter_model.bin")
@@ -83,15 +83,13 @@ def find(target: str, *, adapter: Path | None = None, base: bool = False) -> Che
                 " the base model itself"
             )
         asked = {key: recipe[key] for key in EVALUATION_KEYS if key in recipe}
-        model, tokenizer = _both(recipe["model_name_or_path"])
-        return _checked(Checkpoint(f"the base of {target}", model, tokenizer, recipe=asked))
+        model = _folder(recipe["model_name_or_path"])
+        return _checked(Checkpoint(f"the base of {target}", model, model, recipe=asked))
     if adapter is None and folder.is_dir() and (folder / ADAPTER).is_file():
-        adapter, under = folder, _adapter(folder)["base_model_name_or_path"]
-        model, tokenizer = _both(under)
-        if _files(folder, _TOKENIZER):
-            tokenizer = folder
+        adapter, model = folder, _folder(_adapter(folder)["base_model_name_or_path"])
+        tokenizer = folder if _files(folder, _TOKENIZER) else model
     else:
-        model, tokenizer = _both(target)
+        model = tokenizer = _folder(target)
     bos = record.get("begins_with_bos")
     return _checked(Checkpoint(target, model, tokenizer, adapter, recipe, bos))
 
@@ -104,14 +102,14 @@ def _record(folder: Path) -> dict[str, Any]:
     return {}
 
 
-def _both(name: str) -> tuple[Path, Path]:
-    """Where model and tokenizer of a name are."""
+def _folder(name: str) -> Path:
+    """Where a model is: its own folder, or the hub's copy."""
     folder = Path(name)
     if not folder.is_dir():
         if name.count("/") != 1 or name.startswith(("/", ".", "~")):
             raise UserError(f"there is no folder {name}: name a run, a checkpoint or a model")
-        folder = _from_hub(name)
-    return folder, folder
+        return _from_hub(name)
+    return folder
 
 
 def _from_hub(name: str) -> Path:

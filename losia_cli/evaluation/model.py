@@ -10,7 +10,7 @@ import json
 import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import takewhile
 from typing import Any, Protocol
@@ -33,7 +33,6 @@ from losia_cli.evaluation.sampling import Sampling, chances
 from losia_cli.evaluation.store import Store
 
 WORTH_SHARING = 32  # tokens that all prompts of a batch begin with
-GENERATING = 4  # times as many tokens in a batch: a step's cost is mostly that of the weights
 _LIKELIHOOD_ROWS = 16  # whose float32 log-softmax over the vocabulary is held at once
 
 
@@ -81,7 +80,7 @@ class ResumableLM(HFLM):
         tokenizer: its tokenizer.
         identity: all that decides a response beside the request: weights, versions, dtype.
         bos: whether every prompt begins with BOS.
-        limit: how much goes into one batch; of tokens, `GENERATING` times as many when generating.
+        limit: how much goes into one batch.
         store: where responses are kept.
         seed: of sampling.
         settled: task -> whether a response that begins like this can only be scored in one way.
@@ -187,6 +186,12 @@ class ResumableLM(HFLM):
         self._asked = ()
         return super().loglikelihood_rolling(requests, disable_tqdm=True)
 
+    def count_truncated(self) -> int:
+        """How many documents' prompts were cut since this was last asked."""
+        count = sum(map(len, self.truncated.values()))
+        self.truncated.clear()
+        return count
+
     # ------------------------------------------------------------------ batches
 
     def _begin(self, requests: Sequence[Instance]) -> None:
@@ -204,7 +209,7 @@ class ResumableLM(HFLM):
             sorted(range(len(questions)), key=place),
             rows=lambda number: len(questions[number].asks),
             length=lambda number: questions[number].longest + new,
-            limit=replace(self.limit, tokens=self.limit.tokens * (GENERATING if new else 1)),
+            limit=self.limit.generating() if new else self.limit,
         )
         answers: dict[int, Answer] = {}
         for numbers in batches:

@@ -13,7 +13,7 @@ from losia_cli.evaluation.suites import GROUPS, SUITES
 def table(found: Mapping[str, Any], names: Sequence[str]) -> Table:
     """The scores of some suites in `eval_results.json`, in percent, with their standard errors."""
     view = Table(title=Text(found["model"]["name"]), title_justify="left")
-    for column in ("suite", "metric", "score", "documents", "shots", ""):
+    for column in ("suite", "metric", "score", "documents", "shots", "notes"):
         numbers = column in ("score", "documents", "shots")
         view.add_column(
             column,
@@ -63,6 +63,8 @@ def _notes(suite: Mapping[str, Any]) -> str:
         notes.append(f"the paper: {suite['paper']:.2f}")
     if suite["partial"]:
         notes.append("partial")
+    if suite["tasks"] < suite["of_tasks"]:
+        notes.append(f"{suite['tasks']} of {suite['of_tasks']} tasks")
     if suite["truncated"]:
         notes.append(f"{suite['truncated']} prompts cut")
     if suite.get("sandbox"):

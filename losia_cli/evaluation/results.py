@@ -10,6 +10,7 @@ In the results folder:
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator, Mapping
 from itertools import takewhile
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Any
 
 from losia_cli.errors import UserError
 from losia_cli.evaluation.suites import Suite
+from losia_cli.spelling import did_you_mean
 from losia_cli.training.checkpoints import write_atomically
 
 FILE = "eval_results.json"
@@ -25,8 +27,8 @@ SCHEMA = 1
 Result = dict[str, Any]
 
 
-def open_folder(folder: Path, identity: str, name: str) -> None:
-    """Make sure that a results folder can be written into and is this model's or nobody's.
+def open_folder(folder: Path, identity: str, name: str) -> dict[str, Result]:
+    """The suites that a results folder holds, which can be written into and is this model's.
 
     Raises:
         UserError: it holds another model's, cannot be read, or cannot be written into.
@@ -42,13 +44,15 @@ def open_folder(folder: Path, identity: str, name: str) -> None:
             " with --out DIR"
         ) from error
     if not (folder / FILE).is_file():
-        return
-    held = load(folder)["model"]
+        return {}
+    found = load(folder)
+    held = found["model"]
     if held["identity"] != identity:
         raise UserError(
             f"{folder} holds the results of {held['name']}, whose weights are not those of"
             f" {name}: name another folder with --out DIR"
         )
+    return found["suites"]
 
 
 def load(folder: Path) -> dict[str, Any]:
@@ -71,14 +75,18 @@ def load(folder: Path) -> dict[str, Any]:
                     f" {SCHEMA}: remove it and evaluate once more"
                 )
             return {**found, "folder": str(place)}
-    raise UserError(f"{folder} holds no {FILE}: run `losia eval {folder}` first")
+    there = "run `losia eval` on the model first" if folder.is_dir() else "there is no such folder"
+    raise UserError(f"{folder} holds no {FILE}: {there}")
 
 
 def samples(folder: Path, suite: str) -> list[dict[str, Any]]:
     """The samples of a suite in a results folder."""
     path = folder / "samples" / f"{suite}.jsonl"
     if not path.is_file():
-        raise UserError(f"{path} is missing: run `losia eval` with --suite {suite} first")
+        held = sorted(place.stem for place in path.parent.glob("*.jsonl"))
+        missing = f" (only of {', '.join(held)}): run `losia eval` with --suite {suite} first"
+        advice = did_you_mean(suite, held) or missing
+        raise UserError(f"{folder} holds no samples of {suite}{advice}")
     with path.open(encoding="utf-8") as file:
         return [json.loads(line) for line in file]
 
@@ -122,7 +130,7 @@ def headline(suite: Suite, raw: Mapping[str, Any]) -> dict[str, Any]:
     tasks = raw["n-samples"].values()
     done, whole = (sum(n[key] for n in tasks) for key in ("effective", "original"))
     score = found[metric]
-    if score != score:
+    if math.isnan(score):
         raise UserError(f"{suite.name}: the score is NaN, which is none")
     return {
         "metric": metric,
@@ -134,6 +142,7 @@ def headline(suite: Suite, raw: Mapping[str, Any]) -> dict[str, Any]:
         "documents": done,
         "of": whole,
         "tasks": len(raw["n-samples"]),
+        "of_tasks": suite.tasks or len(raw["n-samples"]),
         "shots": max(raw["n-shot"][name] for name in raw["n-samples"]),
     }  # fmt: skip
 

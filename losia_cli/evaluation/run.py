@@ -9,18 +9,25 @@ from typing import Any
 from rich.console import Console
 
 from losia_cli.evaluation import harness, letter, loading, results
-from losia_cli.evaluation.batches import Limit
 from losia_cli.evaluation.checkpoint import Checkpoint
+from losia_cli.evaluation.judge import count
 from losia_cli.evaluation.model import ResumableLM
 from losia_cli.evaluation.progress import SuiteProgress
 from losia_cli.evaluation.served import StoredLM
-from losia_cli.evaluation.settle import BATCH_TOKENS, Request, Setup, prepare
+from losia_cli.evaluation.settle import Asked, Request, Setup, prepare
 from losia_cli.evaluation.store import Store
-from losia_cli.evaluation.suites import Suite
 from losia_cli.reproduction import paper
 from losia_cli.training.record import versions
 
-_DECIDE = ("batches", "generation", "letter", "model", "reading", "sampling")  # modules that do
+_DECIDE = (
+    "batches",
+    "generation",
+    "letter",
+    "model",
+    "reading",
+    "sampling",
+    "served",
+)  # modules that do
 
 
 def evaluate(request: Request, console: Console) -> dict[str, Any]:
@@ -34,18 +41,31 @@ def evaluate(request: Request, console: Console) -> dict[str, Any]:
     """
     setup = prepare(request, console)
     identity = _digest(setup.files)
-    results.open_folder(setup.out, identity, request.target)
+    held = results.open_folder(setup.out, identity, request.target)
+    _warn_of_loss(setup, held, console)
     store = Store(setup.out)
     progress = SuiteProgress(console)
     lm = _load(setup, store, progress, console)
     shared = {"model": _described(setup.checkpoint, identity, setup.files), "versions": versions()}
     with progress.bar:
-        for suite in setup.suites:
-            progress.suite(suite.name)
-            result = _ask(lm, suite, setup, request.chat)
-            results.save(setup.out, shared, suite.name, result)
+        for asked in setup.asked:
+            progress.suite(asked.suite.name)
+            result = _ask(lm, asked, setup, request.chat)
+            results.save(setup.out, shared, asked.suite.name, result)
     store.close()
-    return {**results.load(setup.out), "asked": [suite.name for suite in setup.suites]}
+    return {**results.load(setup.out), "asked": [asked.suite.name for asked in setup.asked]}
+
+
+def _warn_of_loss(setup: Setup, held: dict[str, Any], console: Console) -> None:
+    """Say which whole scores a limited run is about to replace."""
+    names = [asked.suite.name for asked in setup.asked]
+    lost = [name for name in names if name in held and not held[name]["partial"]]
+    if setup.limit is not None and lost:
+        console.print(
+            f"warning: this limited run replaces the whole score of {', '.join(lost)} in"
+            f" {setup.out}; its responses stay stored (--out DIR keeps both)",
+            style="yellow",
+        )
 
 
 def _load(
@@ -59,12 +79,11 @@ def _load(
             return StoredLM(served, identity=identity | settings, store=store, watcher=progress)
         model = loading.load_model(found, settings["dtype"], settings["device"])
     settings["dtype"] = str(next(model.parameters()).dtype).removeprefix("torch.")
-    batch = settings["batch"] if isinstance(settings["batch"], int) else None
     settled = {
         task.task_name: letter.settled
-        for suite in setup.suites
-        if suite.letter
-        for task in harness.leaves(setup.built[suite.name])
+        for asked in setup.asked
+        if asked.suite.letter
+        for task in harness.leaves(asked.task)
     }
     decides = {key: settings[key] for key in ("dtype", "device", "bos", "attention")}
     return ResumableLM(
@@ -72,7 +91,7 @@ def _load(
         loading.load_tokenizer(found),
         identity=identity | decides,
         bos=settings["bos"],
-        limit=Limit(BATCH_TOKENS[settings["device"]], batch),
+        limit=setup.batch,
         store=store,
         seed=settings["seed"],
         settled=settled,
@@ -80,31 +99,30 @@ def _load(
     )
 
 
-def _ask(lm: ResumableLM | StoredLM, suite: Suite, setup: Setup, chat: bool) -> dict[str, Any]:
+def _ask(lm: ResumableLM | StoredLM, asked: Asked, setup: Setup, chat: bool) -> dict[str, Any]:
     """One suite, asked, saved and described."""
-    started = time.monotonic()
-    lm.truncated.clear()
-    built = setup.built[suite.name]
-    raw = harness.run(lm, suite, built, limit=setup.limit, chat=chat)
+    suite, started = asked.suite, time.monotonic()
+    raw = harness.run(lm, suite, asked.task, limit=setup.limit, chat=chat)
     lines = results.save_raw(setup.out, suite, raw)
     found = results.headline(suite, raw)
     code: dict[str, Any] = {}
     if suite.code and setup.sandbox:
-        code = {"sandbox": setup.sandbox.kind, "verdicts": setup.verdicts[suite.name]}
+        verdicts = (verdict for line in lines for verdict in line["extracted"][0])
+        code = {"sandbox": setup.sandbox.kind, "verdicts": count(verdicts)}
     return {
         **found,
         "paper": paper.score(setup.checkpoint.recipe, suite.column) if suite.column else None,
         "partial": found["documents"] < found["of"],
         "limit": setup.limit,
-        "truncated": sum(map(len, lm.truncated.values())),
+        "truncated": lm.count_truncated(),
         "settings": setup.settings,
         "generation": dict(suite.generation),
         "samples": suite.samples,
         **code,
         "hashes": results.prompts_hash(lines),
-        "configurations": {t.task_name: harness.config_hash(t) for t in harness.leaves(built)},
+        "configurations": {t.task_name: harness.config_hash(t) for t in harness.leaves(asked.task)},
         "versions": raw["versions"],
-        "datasets": setup.documents[suite.name].used,
+        "datasets": asked.documents.used,
         "seconds": round(time.monotonic() - started, 1),
     }
 

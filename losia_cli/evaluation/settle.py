@@ -12,9 +12,10 @@ from rich.console import Console
 
 from losia_cli.errors import UserError
 from losia_cli.evaluation import checkpoint, harness, loading, suites
+from losia_cli.evaluation.batches import Limit
 from losia_cli.evaluation.checkpoint import Checkpoint
 from losia_cli.evaluation.documents import Documents
-from losia_cli.evaluation.judge import count, judge
+from losia_cli.evaluation.judge import judge
 from losia_cli.evaluation.sandbox import Program, Sandbox, find_sandbox, unsandboxed
 from losia_cli.evaluation.suites import Suite
 
@@ -45,16 +46,23 @@ class Request:
 
 
 @dataclass(frozen=True)
+class Asked:
+    """A suite, its documents, and the harness's task or group that asks them."""
+
+    suite: Suite
+    documents: Documents
+    task: Any
+
+
+@dataclass(frozen=True)
 class Setup:
     """All that is settled before the model loads."""
 
     checkpoint: Checkpoint
-    suites: Sequence[Suite]
-    documents: Mapping[str, Documents]
-    built: Mapping[str, Any]
+    asked: Sequence[Asked]
     sandbox: Sandbox | None
-    verdicts: dict[str, dict[str, int]]
     limit: float | None
+    batch: Limit
     settings: dict[str, Any]
     files: dict[str, str]
     out: Path
@@ -68,6 +76,7 @@ def prepare(request: Request, console: Console) -> Setup:
     harness.quieten()
     found = checkpoint.find(request.target, adapter=request.adapter, base=request.base)
     recipe = found.recipe
+    batch = Limit(BATCH_TOKENS[_device()], request.batch)
     names = request.suites or recipe.get("eval_suites") or ()
     if not names:
         raise UserError(
@@ -77,17 +86,13 @@ def prepare(request: Request, console: Console) -> Setup:
     chosen = [_generating(suite, request, recipe) for suite in suites.find(names)]
     sandbox = _sandbox(chosen, _first(request.allow_code, recipe.get("eval_allow_code")))
     data = _first(request.data, recipe.get("eval_data"))
-    documents = {suite.name: Documents(Path(data) if data else None) for suite in chosen}
-    verdicts: dict[str, dict[str, int]] = {}
-    built = {s.name: _build(s, documents[s.name], sandbox, verdicts) for s in chosen}
-    limit = _limit(_first(request.limit, recipe.get("eval_limit")), chosen, built)
-    settings = _settings(request, found, console)
+    asked = [_asked(suite, Path(data) if data else None, sandbox) for suite in chosen]
+    limit = _limit(_first(request.limit, recipe.get("eval_limit")), asked)
+    settings = _settings(request, found, batch, console)
     for suite in chosen:
         _fits(suite, found)
     out = request.out or _default_out(request)
-    return Setup(
-        found, chosen, documents, built, sandbox, verdicts, limit, settings, found.hashes(), out
-    )
+    return Setup(found, asked, sandbox, limit, batch, settings, found.hashes(), out)
 
 
 def _first(*values: Any) -> Any:
@@ -120,38 +125,28 @@ def _sandbox(chosen: Sequence[Suite], allowed: bool | str | None) -> Sandbox | N
     return unsandboxed() if allowed == UNSANDBOXED else find_sandbox()
 
 
-def _build(
-    suite: Suite, documents: Documents, sandbox: Sandbox | None, verdicts: dict[str, dict[str, int]]
-) -> Any:
-    if not suite.code:
-        return harness.build(suite, documents, None)
-    assert sandbox is not None
-    return harness.build(
-        suite, documents, partial(_judge, sandbox, verdicts.setdefault(suite.name, {}))
-    )
+def _asked(suite: Suite, data: Path | None, sandbox: Sandbox | None) -> Asked:
+    documents = Documents(data)
+    judges = partial(_judge, sandbox) if suite.code and sandbox else None
+    return Asked(suite, documents, harness.build(suite, documents, judges))
 
 
 def _judge(
     sandbox: Sandbox,
-    counts: dict[str, int],
     responses: Sequence[Sequence[str]],
     documents: Sequence[dict[str, Any]],
 ) -> list[list[str]]:
-    """The verdicts on every response to every document, counted."""
+    """The verdicts on every response to every document."""
     programs = [
         Program(f"{document['test_setup_code']}\n{text}", tuple(document["test_list"]))
         for texts, document in zip(responses, documents, strict=True)
         for text in texts
     ]
-    verdicts = judge(programs, sandbox)
-    counts.update(count(verdicts))
-    found = iter(verdicts)
+    found = iter(judge(programs, sandbox))
     return [[next(found).value for _ in texts] for texts in responses]
 
 
-def _limit(
-    given: str | int | None, chosen: Sequence[Suite], built: Mapping[str, Any]
-) -> float | None:
+def _limit(given: str | int | None, asked: Sequence[Asked]) -> float | None:
     """Documents of each task, or a share below 1."""
     if given is None:
         return None
@@ -161,18 +156,24 @@ def _limit(
         number = float(text.removesuffix("%")) / 100 if percent else int(text)
     except ValueError:
         raise UserError(f"--limit: {text!r} is neither a number nor a percentage") from None
-    if not 0 < number <= (1 if percent else math.inf):
+    if not number > 0:
         raise UserError(f"--limit: {text} asks for nothing; give a number from 1, or up to 100%")
-    for suite in chosen if not percent else ():
-        longest = max(len(task.eval_docs) for task in harness.leaves(built[suite.name]))
+    for one in asked:
+        longest = 1 if percent else max(len(task.eval_docs) for task in harness.leaves(one.task))
         if number > longest:
-            raise UserError(f"--limit: {text} is past the end, since {suite.name} has {longest}")
+            there = "100%" if percent else str(longest)
+            raise UserError(f"--limit: {text} is past the end, since {one.suite.name} has {there}")
     return None if number == 1 and percent else number
 
 
-def _settings(request: Request, found: Checkpoint, console: Console) -> dict[str, Any]:
+def _device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _settings(
+    request: Request, found: Checkpoint, batch: Limit, console: Console
+) -> dict[str, Any]:
     """What silently changes scores, settled, checked and shown."""
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     tokenizer = loading.load_tokenizer(found)
     bos = request.bos if request.bos is not None else loading.bos_by_default(tokenizer)
     if bos and tokenizer.bos_token_id is None:
@@ -182,15 +183,14 @@ def _settings(request: Request, found: Checkpoint, console: Console) -> dict[str
     settings = {
         "backend": request.backend,
         "dtype": request.dtype,
-        "device": device,
+        "device": _device(),
         "bos": bos,
         "chat_template": request.chat,
-        "softmax": "float32",
-        "attention": "sdpa",
-        "batch": request.batch or f"{BATCH_TOKENS[device]} tokens",
         "seed": request.seed,
         "fewshot_seed": harness.FEWSHOT_SEED,
     }
+    if request.backend == "hf":  # another backend has its own
+        settings |= {"softmax": "float32", "attention": "sdpa", "batch": str(batch)}
     shown = "  ".join(f"{key} {value}" for key, value in settings.items())
     console.print(shown, style="dim")
     if found.trained_with_bos is not None and found.trained_with_bos != bos and not request.chat:

@@ -28,6 +28,7 @@ class Suite:
         samples: responses to each prompt.
         code: whether responses are programs, to be run.
         letter: whether a response is right only if it is a single letter.
+        tasks: how many tasks the whole group has; 0 where that is not declared.
         domains: what the group's parts are called -> the harness's name of each.
         table: where the paper reports it.
         column: the paper's name of it.
@@ -43,6 +44,7 @@ class Suite:
     samples: int = 1
     code: bool = False
     letter: bool = False
+    tasks: int = 0
     domains: Mapping[str, str] = field(default_factory=dict)
     table: str = ""
     column: str = ""
@@ -84,17 +86,17 @@ SUITES = {
             _MBPP, name="mbpp-greedy", also=(), generation=GREEDY, samples=1, table="", column=""
         ),
         Suite(
-            "mmlu-ppl", "mmlu", "mmlu/default", shots=0, domains=_domains("mmlu_{}", "_"),
+            "mmlu-ppl", "mmlu", "mmlu/default", shots=0, tasks=57, domains=_domains("mmlu_{}", "_"),
             table="Table 1", column="MMLU 0-shot, PPL",
         ),
         Suite(
             "mmlu-gen", "mmlu_generative", "mmlu/generative", "exact_match,get_response",
-            shots=5, generation=GREEDY, letter=True, domains=_domains("mmlu_generative::{}"),
-            table="Table 1", column="MMLU 5-shot, GEN",
+            shots=5, generation=GREEDY, letter=True, tasks=57,
+            domains=_domains("mmlu_generative::{}"), table="Table 1", column="MMLU 5-shot, GEN",
         ),
         Suite(
             "mmlu-continuation", "mmlu_continuation", "mmlu/continuation", shots=0,
-            domains=_domains("mmlu_continuation::{}"),
+            tasks=57, domains=_domains("mmlu_continuation::{}"),
         ),
         _choice("arc-c", "arc_challenge", "arc", "ARC-C"),
         _choice("arc-e", "arc_easy", "arc", "ARC-E"),

@@ -164,6 +164,7 @@ class _Run:
             if scaler is not None:
                 controller.loss_scale = scaler.get_scale
         _save_safely(trainer, self.output, plan)
+        _stop_at_the_end(trainer)
         self._started = time.monotonic()
 
     def _note(self, selection: Selection) -> None:
@@ -275,6 +276,19 @@ def _log_overlap(trainer: Trainer, overlaps: list[float]) -> None:
         plain(logs, *args, **kwargs)
 
     trainer.log = log
+
+
+def _stop_at_the_end(trainer: Trainer) -> None:
+    """Train no step more where a resumed checkpoint is the last: the Trainer stops after a step."""
+    plain = trainer._run_epoch
+
+    def run_epoch(**given: Any) -> None:
+        if trainer.state.global_step < trainer.state.max_steps:
+            plain(**given)
+        else:
+            trainer.control.should_training_stop = True
+
+    trainer._run_epoch = run_epoch
 
 
 def _save_safely(trainer: Trainer, output: Path, plan: dict[str, Any]) -> None:

@@ -88,6 +88,15 @@ def test_resuming_is_never_having_stopped(train, tmp_path, stage):
     assert same(resumed, whole)
 
 
+@pytest.mark.parametrize("length", [{"max_steps": 6}, {"max_steps": -1, "num_train_epochs": 1}])
+def test_a_finished_run_has_no_step_left(train, tmp_path, length):
+    whole = train("out", save_steps=6 if "num_train_epochs" not in length else 36, **length)
+    again = train("out", save_steps=1000, resume_from_checkpoint=True, **length)
+    assert same(again, whole)
+    record = json.loads((tmp_path / "out/losia_run.json").read_text())
+    assert record["steps"] == (36 if "num_train_epochs" in length else 6)
+
+
 def test_resume_true_takes_the_newest_whole_checkpoint(train, tmp_path):
     whole = train("out", save_steps=3)
     (tmp_path / "out/checkpoint-9/losia_checkpoint.json").unlink()

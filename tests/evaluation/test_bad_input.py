@@ -146,11 +146,16 @@ def test_a_model_without_tokenizer(early, copy):
     assert f"{copy} holds no tokenizer" in early(copy, "--suite", "arc-e")
 
 
-@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "tokenizer_config.json"])
-@pytest.mark.parametrize("content", ["{", "", "[1]", "{}"])
+DAMAGED = [
+    (name, content)
+    for name in ("config.json", "tokenizer.json", "tokenizer_config.json")
+    for content in ("{", "", "[1]", "{}")
+    if (name, content) != ("tokenizer_config.json", "{}")  # a tokenizer without special tokens
+]
+
+
+@pytest.mark.parametrize(("name", "content"), DAMAGED)
 def test_a_damaged_file_of_the_model_is_named(early, copy, data, name, content):
-    if (name, content) == ("tokenizer_config.json", "{}"):
-        pytest.skip("that is a tokenizer without special tokens")
     (copy / name).write_text(content)
     assert str(copy) in early(copy, "--suite", "arc-e", "--data", data)
 

@@ -220,6 +220,26 @@ def test_samples_are_shown_all_or_the_wrong_ones(untrained, trained, data):
 # ------------------------------------------------------------- part of the documents
 
 
+def test_a_limited_run_says_which_whole_score_it_replaces(untrained, data, tmp_path):
+    folder, _ = untrained
+    said = io.StringIO()
+    more = {"target": str(folder), "data": data, "out": tmp_path / "out"}
+    evaluate(Request(suites=["arc-e"], **more), Console(quiet=True))
+    console = Console(file=said, width=400)
+    evaluate(Request(suites=["arc-c", "arc-e"], limit="1", **more), console)
+    assert "replaces the whole score of arc-e" in said.getvalue()
+    said.truncate(0)
+    evaluate(Request(suites=["arc-e"], limit="1", **more), console)
+    assert "replaces" not in said.getvalue()
+
+
+def test_a_part_of_the_subjects_is_said(untrained):
+    folder, found = untrained
+    suite = found["suites"]["mmlu-ppl"]
+    assert (suite["tasks"], suite["of_tasks"]) == (4, 57)
+    assert "4 of 57 tasks" in shown(report.table(results.load(folder), ["mmlu-ppl"]))
+
+
 @pytest.mark.parametrize(("limit", "recorded"), [("1", 1), ("50%", 0.5)])
 def test_a_limited_run_is_partial_wherever_it_is_shown(untrained, data, tmp_path, limit, recorded):
     folder, _ = untrained
