@@ -197,7 +197,7 @@ def _settings(
         was, now = ("with", "without") if found.trained_with_bos else ("without", "with")
         console.print(
             f"warning: the model was trained {was} BOS and is evaluated {now}: choose by"
-            " --bos or --no-bos",
+            " --bos or --no-bos, or ask in its chat template by --chat",
             style="yellow",
         )
     return settings
