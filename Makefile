@@ -21,7 +21,7 @@ $(installed): pyproject.toml constraints.txt
 quickstart: $(installed)  ## teach a real small model a skill, and measure it (about 6 minutes)
 	"$(bin)/python" -m losia_cli quickstart
 
-quickstart-compare: $(installed)  ## the quickstart by five methods, each at three rates (hours)
+quickstart-compare: $(installed)  ## the quickstart by five methods, each at up to three rates (hours)
 	"$(bin)/python" -m losia_cli quickstart --compare
 
 train-real: $(installed)  ## SmolLM2-135M on GSM8K by three methods: loss curves (an hour)

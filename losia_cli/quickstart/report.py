@@ -44,7 +44,7 @@ def markdown(results: Sequence[dict[str, Any]], seed: int) -> str:
         "",
         f"![held-out accuracy against seconds of training]({NAME}.png)",
         "",
-        "## At the best of three rates",
+        "## At the best of its rates",
         "",
         *_rows([base, *best(results)]),
         "",

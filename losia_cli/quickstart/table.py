@@ -31,7 +31,7 @@ def next_commands(trained: Path, command: str) -> list[tuple[str, str]]:
     """Three commands that work now, each with what it does."""
     return [
         (f"{command} chat {shlex.quote(str(trained))}", "talk to the taught model"),
-        (f"{command} quickstart --compare", "the same by five methods, at three rates each"),
+        (f"{command} quickstart --compare", "the same by five methods, at up to three rates"),
         (f"{command} train llama2-7b-metamath --dry-run", "a run of the paper, and what it needs"),
     ]
 
