@@ -1,0 +1,1 @@
+"""What trained models and their scores say: continual learning."""
