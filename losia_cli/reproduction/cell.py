@@ -1,0 +1,78 @@
+"""A cell of a table: one model, trained as a recipe says and scored, known by what decides it."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+from losia_cli import recipes
+from losia_cli.recipes import Recipe
+from losia_cli.recipes.recipe import EVALUATION_KEYS
+from losia_cli.training.checkpoints import recipe_plan
+
+BASE = "base"  # the method of a cell that trains nothing
+_NO_SCORE = ("eval_suites", "eval_allow_code")  # which suites are asked moves no score
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training and its scores; cells of one identity are the same model.
+
+    Attributes:
+        recipe: a shipped recipe's name, or the path of one.
+        model: what the paper calls the model.
+        dataset: what the recipe's name calls the training set; "" where nothing is trained.
+        method: the overlay, `recipes/methods/METHOD.yaml`, or `BASE`.
+        overrides: `key=value`, laid over it.
+        suites: what the model is scored on.
+        after: the cell whose trained model this one starts from; None for the recipe's model.
+    """
+
+    recipe: str
+    model: str
+    dataset: str
+    method: str
+    overrides: tuple[str, ...] = ()
+    suites: tuple[str, ...] = ()
+    after: "Cell | None" = None
+
+    def with_overrides(self, overrides: Sequence[str]) -> "Cell":
+        """The cell with more `key=value`, which win; those it starts from likewise."""
+        after = self.after and self.after.with_overrides(overrides)
+        return replace(self, overrides=(*self.overrides, *overrides), after=after)
+
+    @cached_property
+    def resolved(self) -> Recipe:
+        """The recipe, with the overlay and the overrides."""
+        method = None if self.method == BASE else self.method
+        return recipes.load(self.recipe, method, self.overrides)
+
+    @cached_property
+    def identity(self) -> str:
+        """A hash over everything that decides the scores, whatever folder they lie in."""
+        values = self.resolved.values
+        decides: dict[str, Any] = {
+            key: values[key] for key in EVALUATION_KEYS if key in values and key not in _NO_SCORE
+        }
+        if self.method == BASE:
+            decides["model_name_or_path"] = values["model_name_or_path"]
+        else:
+            decides |= recipe_plan(values)
+        if self.after is not None:
+            decides |= {"model_name_or_path": self.after.identity}
+        text = json.dumps({"base": self.method == BASE, **decides}, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    @property
+    def name(self) -> str:
+        """A folder's name: readable, and one for each identity."""
+        words = [self.model, self.dataset, self.method.replace("/", "-")]
+        return "-".join([word for word in words if word] + [self.identity[:10]])
+
+    @property
+    def title(self) -> str:
+        """For people: the method, the model, the training set, and what is particular."""
+        what = f"{self.method}, {self.model}" + (f", {self.dataset}" if self.dataset else "")
+        return ", ".join([what, *self.overrides])

@@ -1,0 +1,156 @@
+"""The numbers of a plan: ours by row and column, beside the paper's."""
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean, stdev
+from typing import Any
+
+from losia_cli.reproduction import paper
+from losia_cli.reproduction.cell import BASE, Cell
+from losia_cli.reproduction.plan import Plan
+from losia_cli.reproduction.tables import Place
+
+HOURS = "Time(h)"
+HOURS_PRO = "Time(h), Pro"
+MEMORY = "Mem(GB)"
+AVERAGE = "Avg."
+
+Result = dict[str, Any]
+Find = Callable[[Cell], Result | None]
+
+
+@dataclass(frozen=True)
+class Number:
+    """One number of a table; scores are in percent, memory in GB, time in hours.
+
+    Attributes:
+        ours: the mean over seeds; None where it is not measured yet.
+        error: the deviation between seeds or, of a single one, the harness's standard error.
+        seeds: how many were measured.
+        paper: the paper's; None where it prints none.
+        note: what ours is of, where that is not the whole: a part of the documents, a rate.
+    """
+
+    ours: float | None
+    error: float | None = None
+    seeds: int = 0
+    paper: float | None = None
+    note: str = ""
+
+    @property
+    def difference(self) -> float | None:
+        """Ours less the paper's."""
+        if self.ours is None or self.paper is None:
+            return None
+        return self.ours - self.paper
+
+
+Row = tuple[str, ...]
+Numbers = dict[Row, dict[str, Number]]
+
+
+def collect(plan: Plan, find: Find) -> Numbers:
+    """The table's rows, each with the columns that the plan has numbers for, in the paper's order.
+
+    Args:
+        plan: what was asked for.
+        find: the result of a cell, None where it has none.
+    """
+    published = paper.table(int(plan.table.removeprefix("table")))
+    grouped: dict[Row, dict[str, list[Place]]] = defaultdict(lambda: defaultdict(list))
+    for place in plan.places:
+        grouped[place.row][place.column].append(place)
+    rows: Numbers = {}
+    for row, columns in grouped.items():
+        printed = _printed(published, row)
+        scores = {name: _score(found, find, printed.get(name)) for name, found in columns.items()}
+        if AVERAGE in published.columns and AVERAGE not in scores:
+            scores[AVERAGE] = _average(scores, published, printed.get(AVERAGE))
+        cells = [place.cell for found in columns.values() for place in found]
+        found = {**_costs(cells, published, printed, find), **scores}
+        rows[row] = {name: found[name] for name in published.columns if name in found}
+    return rows
+
+
+def _printed(published: paper.Table, row: Row) -> Mapping[str, float | None]:
+    """The paper's row; the base model's is in none of its tables."""
+    wanted = {name: text for name, text in zip(published.fields, row, strict=True) if text}
+    found = (line.values for line in published.rows if dict(line.fields) == wanted)
+    return next(found, {})
+
+
+def _score(places: Sequence[Place], find: Find, printed: float | None) -> Number:
+    """The mean over seeds, at the best of the settings that were tried."""
+    tried: dict[Row, list[Number]] = defaultdict(list)
+    for place in places:
+        one = _read(place, find(place.cell))
+        if one is not None:
+            tried[_setting(place.cell)].append(one)
+    means = {setting: _mean(ones) for setting, ones in tried.items()}
+    if not means:
+        return Number(None, paper=printed)
+    best = max(means, key=lambda setting: means[setting].ours or 0.0)
+    settings = {_setting(place.cell) for place in places}
+    chosen = ", ".join(best) if len(settings) > 1 else ""
+    chosen += f" (of {len(means)} of {len(settings)} tried)" if len(means) < len(settings) else ""
+    found = means[best]
+    note = "; ".join(text for text in (found.note, chosen) if text)
+    return Number(found.ours, found.error, found.seeds, printed, note)
+
+
+def _setting(cell: Cell) -> Row:
+    return tuple(text for text in cell.overrides if not text.startswith("seed="))
+
+
+def _read(place: Place, result: Result | None) -> Number | None:
+    """A place's number in the result of its cell; None where it is not there."""
+    scored = (result or {}).get("scores", {}).get(place.reading.suite)
+    if scored is None:
+        return None
+    note = f"{scored['documents']} of {scored['of']} documents" if scored["partial"] else ""
+    if place.reading.domain:
+        return Number(100 * scored["domains"][place.reading.domain], None, 1, note=note)
+    found = scored["also"][place.reading.also] if place.reading.also else scored
+    error = found["stderr"]
+    return Number(100 * found["score"], None if error is None else 100 * error, 1, note=note)
+
+
+def _mean(ones: Sequence[Number]) -> Number:
+    values = [one.ours for one in ones if one.ours is not None]
+    error = stdev(values) if len(values) > 1 else ones[0].error
+    return Number(fmean(values), error, len(values), note=ones[0].note)
+
+
+def _average(scores: Mapping[str, Number], published: paper.Table, printed: float | None) -> Number:
+    """Of all the paper's columns of scores, or of none."""
+    costs = (MEMORY, HOURS, HOURS_PRO, AVERAGE)
+    found = [scores.get(name) for name in published.columns if name not in costs]
+    values = [one.ours for one in found if one is not None and one.ours is not None]
+    whole = len(values) == len(found)
+    return Number(fmean(values) if whole else None, seeds=int(whole), paper=printed)
+
+
+def _costs(
+    cells: Sequence[Cell],
+    published: paper.Table,
+    printed: Mapping[str, float | None],
+    find: Find,
+) -> dict[str, Number]:
+    """The longest training and the largest memory of a row's cells, as the paper's Table 1 has it.
+
+    A resumed training has no time: its first part was not counted.
+    """
+    if MEMORY not in published.columns or cells[0].method == BASE:
+        return {}
+    runs = [run for cell in cells if (run := (find(cell) or {}).get("training"))]
+    pro = cells[0].method != "losia" and HOURS_PRO in published.columns
+    seconds = [run["seconds"] for run in runs if not run["resumed_from"]]
+    memory = [run["peak_memory_bytes"] for run in runs]
+    column = HOURS_PRO if pro and printed.get(HOURS_PRO) is not None else HOURS
+    found = {
+        MEMORY: Number(max(memory) / 1e9 if memory else None, paper=printed.get(MEMORY)),
+        HOURS: Number(None, paper=printed.get(HOURS)),
+    }
+    hours = max(seconds) / 3600 if seconds else None
+    return found | {column: Number(hours, paper=printed.get(column))}

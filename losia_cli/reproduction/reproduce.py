@@ -1,0 +1,205 @@
+"""`losia reproduce` from a table's name to the table: plan, check, run, render."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from losia_cli import recipes
+from losia_cli.errors import UserError
+from losia_cli.reproduction import costs, paper, render
+from losia_cli.reproduction.cell import BASE, Cell
+from losia_cli.reproduction.live import LivePlan, clock, remaining
+from losia_cli.reproduction.numbers import Numbers, collect
+from losia_cli.reproduction.plan import Plan, make
+from losia_cli.reproduction.run import Stopped, run_cells
+from losia_cli.reproduction.store import DONE, FAILED, RUNNING, Store
+from losia_cli.training.checkpoints import write_atomically
+from losia_cli.training.command import EXIT_INTERRUPTED
+
+EXIT_UNFINISHED = 1
+
+
+@dataclass(frozen=True)
+class Request:
+    """What `losia reproduce` was asked for."""
+
+    table: str
+    models: Sequence[str] = ()
+    methods: Sequence[str] = ()
+    datasets: Sequence[str] = ()
+    seeds: Sequence[int] = ()
+    overrides: Sequence[str] = ()
+    output: Path | None = None
+    data: Path | None = None
+    allow_code: bool = False
+    keep: bool = False
+    miniature: bool = False
+
+    @property
+    def root(self) -> Path:
+        """The folder of all cells."""
+        return self.output or Path("runs/reproduce-mini" if self.miniature else "runs/reproduce")
+
+
+def dry_run(request: Request, console: Console) -> None:
+    """Print the cells of a plan, what they take, and whether they can run here."""
+    plan, store = _plan(request, console), _store(request)
+    console.print(_plan_table(plan, store, request))
+    _print_costs(plan, store, request, console)
+    try:
+        _expect_runnable(plan, request)
+    except UserError as error:
+        console.print(f"cannot run here: {error}", style="yellow")
+
+
+def show(request: Request, console: Console) -> None:
+    """Print a table from what has been measured so far, and write it to files."""
+    plan, store = _plan(request, console), _store(request)
+    _report(plan, store, console)
+
+
+def reproduce(request: Request, console: Console) -> int:
+    """Measure what is missing of a table, then print and write it; the exit code.
+
+    Raises:
+        UserError: the plan, its folder, its data or the machine cannot work; nothing was started.
+    """
+    plan, store = _plan(request, console), _store(request)
+    _expect_runnable(plan, request)
+    for cell in plan.cells:
+        store.state(cell)  # refuses edited results before anything runs
+        recipes.check(cell.resolved)
+    store.open()
+    _prepare_data(plan, request, console)
+    following = LivePlan(plan.cells, store, console, request.miniature)
+    try:
+        with following.live:
+            run_cells(plan.cells, store, request.keep, following.watch)
+    except Stopped:
+        console.print("stopped; the same command goes on from here")
+        return EXIT_INTERRUPTED
+    _report(plan, store, console)
+    return _tell_unfinished(plan, store, console)
+
+
+def _plan(request: Request, console: Console) -> Plan:
+    change = _miniature(request, console) if request.miniature else _full(request)
+    return make(
+        request.table, request.models, request.methods, request.datasets, request.seeds, change
+    )
+
+
+def _full(request: Request) -> Callable[[Cell], Cell]:
+    data = [f"eval_data={request.data.absolute()}"] if request.data else []
+    return lambda cell: cell.with_overrides([*data, *request.overrides])
+
+
+def _miniature(request: Request, console: Console) -> Callable[[Cell], Cell]:
+    from losia_cli.reproduction import miniature
+
+    world = miniature.make(request.root / "world", console)
+
+    def change(cell: Cell) -> Cell:
+        smaller = miniature.overrides(world, cell.model, cell.dataset, cell.method)
+        data = [f"eval_data={request.data.absolute()}"] if request.data else []
+        after = cell.after and change(cell.after)
+        overrides = (*cell.overrides, *smaller, *data, *request.overrides)
+        return replace(cell, overrides=overrides, after=after)
+
+    return change
+
+
+def _store(request: Request) -> Store:
+    kind = {
+        "miniature": request.miniature,
+        "overrides": list(request.overrides),
+        "data": str(request.data.absolute()) if request.data else None,
+    }
+    return Store(request.root, kind)
+
+
+def _expect_runnable(plan: Plan, request: Request) -> None:
+    if plan.runs_code and not request.allow_code:
+        raise UserError(
+            f"{plan.table} scores MBPP, for which programs that the models write are run: allow it,"
+            " in a sandbox, with --allow-code, or leave it out with --dataset"
+        )
+    needs_gpu = any(cell.resolved.values.get("bf16") for cell in plan.cells)
+    if needs_gpu and not request.miniature:
+        costs.expect_enough(plan.cells, request.root, request.keep)
+
+
+def _plan_table(plan: Plan, store: Store, request: Request) -> Table:
+    view = Table(title=Text(render.title(plan.table)), title_justify="left")
+    for name in ("model", "method", "training set", "scored on", "state", "hours", "GB"):
+        numbers = name in ("hours", "GB")
+        view.add_column(name, justify="right" if numbers else "left", overflow="fold")
+    for cell in plan.cells:
+        hours = None if request.miniature else costs.hours(cell)
+        memory = None if request.miniature else costs.memory(cell)
+        view.add_row(
+            cell.model,
+            cell.method,
+            cell.dataset or "–",
+            ", ".join(cell.suites),
+            store.state(cell),
+            "–" if hours is None else f"{hours:.1f}",
+            "–" if memory is None else f"{memory:g}",
+        )
+    return view
+
+
+def _print_costs(plan: Plan, store: Store, request: Request, console: Console) -> None:
+    left = [cell for cell in plan.cells if store.state(cell) != DONE]
+    done = [cell for cell in plan.cells if store.state(cell) == DONE]
+    trained = sum(cell.method != BASE for cell in plan.cells)
+    console.print(f"{len(plan.cells)} cells, {trained} of them trained; {len(left)} to go")
+    seconds = remaining(left, done, store, not request.miniature)
+    if seconds is not None:
+        how = "as measured" if request.miniature else "by the paper's hours until measured"
+        console.print(f"training: {clock(seconds)}, {how}")
+    if not request.miniature:
+        kept, dropped = (costs.disk(plan.cells, keep) for keep in (True, False))
+        console.print(
+            f"disk: {dropped:.0f} GB at the most, models dropped after scoring; {kept:.0f} GB with"
+            " --keep"
+        )
+
+
+def _prepare_data(plan: Plan, request: Request, console: Console) -> None:
+    """Fetch and draw all training sets before the first training, so that none fails for it."""
+    from losia_cli.reproduction import training_data
+
+    training_data.prepare(plan.cells, request.root, request.miniature, console)
+
+
+def _report(plan: Plan, store: Store, console: Console) -> Numbers:
+    numbers = collect(plan, store.result)
+    fields = paper.table(int(plan.table.removeprefix("table"))).fields
+    title = render.title(plan.table)
+    console.print(render.terminal(title, numbers, fields))
+    if any(store.result(cell) for cell in plan.cells):
+        place = store.root / plan.table
+        write_atomically(place.with_suffix(".md"), render.markdown(title, numbers, fields))
+        write_atomically(place.with_suffix(".csv"), render.comma_separated(numbers, fields))
+        console.print(f"written: {place}.md, {place}.csv", soft_wrap=True)
+    return numbers
+
+
+def _tell_unfinished(plan: Plan, store: Store, console: Console) -> int:
+    states = {cell: store.state(cell) for cell in plan.cells}
+    for cell, state in states.items():
+        if state == FAILED:
+            console.print(f"failed: {cell.title}; its log: {store.log(cell)}", soft_wrap=True)
+        elif state == RUNNING:
+            console.print(f"running in another process: {cell.title}", soft_wrap=True)
+        elif state != DONE:
+            console.print(f"not begun: {cell.title}", soft_wrap=True)
+    if all(state == DONE for state in states.values()):
+        return 0
+    console.print("the same command does what is missing")
+    return EXIT_UNFINISHED

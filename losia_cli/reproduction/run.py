@@ -1,0 +1,173 @@
+"""The cells of a plan, one after another: what is done is kept, a failure stops no other.
+
+Each cell is a process of its own, `losia train` and, in the same process, `losia eval`; a cell that
+was cut off goes on from its newest checkpoint or its stored responses.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from losia_cli.reproduction.cell import BASE, Cell
+from losia_cli.reproduction.store import DONE, RUNNING, Store, failure, gather
+from losia_cli.reproduction.store import missing_suites as missing
+from losia_cli.training.checkpoints import MANIFEST
+
+_LOG_LINES = 15  # of a failed cell's, kept in its result
+_LOOK = 1.0  # seconds between two looks at a running cell
+
+Watch = Callable[[Cell | None, float], None]
+
+
+class Stopped(Exception):
+    """The user asked to stop; what was running has saved what it could."""
+
+
+def run_cells(cells: Sequence[Cell], store: Store, keep: bool, watch: Watch) -> None:
+    """Run every cell that is not done; failed ones are tried once more.
+
+    Args:
+        cells: each after the one that it starts from.
+        store: where they are kept.
+        keep: whether weights stay after scoring.
+        watch: told, while a cell runs, which and for how many seconds; None between cells.
+
+    Raises:
+        Stopped: Ctrl-C or SIGTERM came, and the running cell's process has ended.
+    """
+    for cell in cells:
+        if store.state(cell) in (DONE, RUNNING) or not _ready(cell, store):
+            continue
+        with store.take(cell) as lock:
+            if lock is None or store.state(cell) == DONE:
+                continue
+            _run_cell(cell, store, lock.fileno(), watch)
+        watch(None, 0.0)
+        if not keep:
+            _drop_unneeded(cells, store)
+
+
+def command(cell: Cell, store: Store) -> list[str]:
+    """What `losia` is told to bring a cell to its end from where it is."""
+    folder = store.trained(cell)
+    values = cell.resolved.values
+    if cell.method == BASE:
+        asked = ["eval", values["model_name_or_path"], "--out", str(folder / "eval")]
+        for option, key in (("--data", "eval_data"), ("--limit", "eval_limit")):
+            if values.get(key) is not None:
+                asked += [option, str(values[key])]
+        return [*asked, *_suites(cell.suites), "--allow-code"]
+    if (folder / "losia_run.json").is_file() and _has_weights(folder):
+        return ["eval", str(folder), *_suites(_unscored(cell, store)), "--allow-code"]
+    overrides = [
+        *cell.overrides,
+        f"output_dir={folder}",
+        f"eval_suites=[{','.join(cell.suites)}]",
+        "eval_allow_code=true",
+    ]
+    if cell.after is not None:
+        overrides.append(f"model_name_or_path={store.trained(cell.after)}")
+    if any((path / MANIFEST).is_file() for path in folder.glob("checkpoint-*")):
+        overrides.append("resume_from_checkpoint=true")
+    elif folder.is_dir():
+        overrides.append("overwrite_output_dir=true")
+    return ["train", cell.recipe, "--method", cell.method, *overrides]
+
+
+def _run_cell(cell: Cell, store: Store, lock: int, watch: Watch) -> None:
+    code = _process(cell, store, lock, watch)
+    if code == 0:
+        result = gather(cell, store)
+        if not missing(cell, result):
+            store.save(cell, result)
+            return
+    store.save(cell, failure(cell, code, _tail(store.log(cell))))
+
+
+def _process(cell: Cell, store: Store, lock: int, watch: Watch) -> int:
+    """Run the cell's command to its end, all it prints going to the log."""
+    arguments = [sys.executable, "-m", "losia_cli", *command(cell, store)]
+    environment = {**os.environ, "COLUMNS": "120", "TQDM_DISABLE": "1"}
+    with store.log(cell).open("a", encoding="utf-8") as log:
+        log.write(f"$ losia {' '.join(arguments[3:])}\n")
+        log.flush()
+        started = time.monotonic()
+        process = subprocess.Popen(
+            arguments,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            pass_fds=(lock,),
+            start_new_session=True,  # Ctrl-C reaches it once, from us
+        )
+        with _stop_together(process):
+            while process.poll() is None:
+                watch(cell, time.monotonic() - started)
+                with suppress(subprocess.TimeoutExpired):
+                    process.wait(_LOOK)
+    return process.returncode
+
+
+class _stop_together:
+    """While a process runs, a wish to stop is passed on to it, and raised when it has ended."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self._process = process
+        self._asked = 0
+
+    def __enter__(self) -> None:
+        self._before = {s: signal.signal(s, self._ask) for s in (signal.SIGINT, signal.SIGTERM)}
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        if self._asked:
+            raise Stopped
+
+    def _ask(self, *_: object) -> None:
+        """The first time it may save a checkpoint; the second time it may not."""
+        self._asked += 1
+        self._process.send_signal(signal.SIGINT if self._asked == 1 else signal.SIGKILL)
+
+
+def _ready(cell: Cell, store: Store) -> bool:
+    return cell.after is None or _has_weights(store.trained(cell.after))
+
+
+def _drop_unneeded(cells: Sequence[Cell], store: Store) -> None:
+    """Remove the weights of done cells that no unfinished one starts from."""
+    started_from = {
+        cell.after.identity
+        for cell in cells
+        if cell.after is not None and store.state(cell) != DONE
+    }
+    for cell in cells:
+        done = cell.method != BASE and store.state(cell) == DONE
+        if done and cell.identity not in started_from:
+            store.drop_model(cell)
+
+
+def _unscored(cell: Cell, store: Store) -> Sequence[str]:
+    """The suites that a trained model's own results lack."""
+    held = store.trained(cell) / "eval" / "eval_results.json"
+    return missing(cell, gather(cell, store)) if held.is_file() else cell.suites
+
+
+def _suites(names: Sequence[str]) -> list[str]:
+    return [text for name in names for text in ("--suite", name)]
+
+
+def _has_weights(folder: Path) -> bool:
+    return any(folder.glob("*.safetensors")) or any(folder.glob("*.bin"))
+
+
+def _tail(log: Path) -> list[str]:
+    with log.open(encoding="utf-8", errors="replace") as file:
+        return [line.rstrip("\n") for line in deque(file, _LOG_LINES)]

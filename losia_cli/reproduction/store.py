@@ -1,0 +1,197 @@
+"""What a reproduction keeps: a folder for each cell, with its lock, its log and its result.
+
+In the reproduction's folder:
+
+    reproduction.json       which kind of plan the folder is for
+    cells/NAME/cell.json    the result, or what went wrong
+    cells/NAME/log.txt      all that training and evaluation printed
+    cells/NAME/model/       the trained model, its checkpoints and its scores
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+from losia_cli.errors import UserError
+from losia_cli.reproduction.cell import BASE, Cell
+from losia_cli.training.checkpoints import write_atomically
+
+KIND = "reproduction.json"
+SCHEMA = 1
+DONE, FAILED, RUNNING, WAITING = "done", "failed", "running", "waiting"
+
+
+class Store:
+    """The cells in a folder.
+
+    Raises:
+        UserError: the folder holds another kind of plan, or cannot be written into.
+    """
+
+    def __init__(self, root: Path, kind: Mapping[str, Any]) -> None:
+        self.root = root
+        self.kind = {"schema": SCHEMA, **kind}
+        path = root / KIND
+        if path.is_file():
+            _expect_kind(path, self.kind)
+
+    def open(self) -> None:
+        """Make the folder, where nothing has been kept yet."""
+        try:
+            (self.root / "cells").mkdir(parents=True, exist_ok=True)
+            if not (self.root / KIND).is_file():
+                write_atomically(self.root / KIND, json.dumps(self.kind, indent=1))
+        except OSError as error:
+            raise UserError(
+                f"{self.root} cannot be written into ({error.strerror}): name another folder with"
+                " --output DIR"
+            ) from error
+
+    def folder(self, cell: Cell) -> Path:
+        """The cell's folder."""
+        return self.root / "cells" / cell.name
+
+    def trained(self, cell: Cell) -> Path:
+        """Where the cell's model and its scores are."""
+        return self.folder(cell) / "model"
+
+    def log(self, cell: Cell) -> Path:
+        """What the cell's processes printed."""
+        return self.folder(cell) / "log.txt"
+
+    def result(self, cell: Cell) -> dict[str, Any] | None:
+        """What `cell.json` says, None where the cell has not been finished or failed.
+
+        Raises:
+            UserError: the file was edited or is damaged.
+        """
+        path = self.folder(cell) / "cell.json"
+        if not path.is_file():
+            return None
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+            whole = found.pop("digest") == _digest(found)
+        except (ValueError, KeyError, AttributeError):
+            whole = False
+        if not whole:
+            raise UserError(
+                f"{path} is not as it was written, so that its numbers cannot be believed: remove"
+                f" the folder {path.parent}, and the same command measures the cell once more"
+            )
+        return found
+
+    def save(self, cell: Cell, result: Mapping[str, Any]) -> None:
+        """Write `cell.json`, whole."""
+        content = json.loads(json.dumps(result))
+        content["digest"] = _digest(content)
+        write_atomically(self.folder(cell) / "cell.json", json.dumps(content, indent=1))
+
+    def state(self, cell: Cell) -> str:
+        """Done, failed, running in some process, or waiting."""
+        result = self.result(cell)
+        if result is not None and missing_suites(cell, result) == ():
+            return DONE
+        if self._locked(cell):
+            return RUNNING
+        return FAILED if result is not None and result["state"] == FAILED else WAITING
+
+    @contextlib.contextmanager
+    def take(self, cell: Cell) -> Iterator[IO[str] | None]:
+        """Hold the cell for this process and those that inherit the file; None if it is taken.
+
+        A child that outlives a killed parent goes on holding it, so that none else writes there.
+        """
+        self.folder(cell).mkdir(parents=True, exist_ok=True)
+        with (self.folder(cell) / "lock").open("a") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                yield None
+                return
+            yield file
+
+    def drop_model(self, cell: Cell) -> None:
+        """Remove the weights of a scored cell; its scores and records stay."""
+        folder = self.trained(cell)
+        for path in [*folder.glob("*.safetensors"), *folder.glob("*.bin")]:
+            path.unlink()
+        for path in [*folder.glob("checkpoint-*"), folder / "pissa_converted"]:
+            shutil.rmtree(path, ignore_errors=True)
+
+    def _locked(self, cell: Cell) -> bool:
+        path = self.folder(cell) / "lock"
+        if not path.is_file():
+            return False
+        with path.open("a") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+        return False
+
+
+def missing_suites(cell: Cell, result: Mapping[str, Any]) -> tuple[str, ...]:
+    """The suites that a finished or failed cell has no score of."""
+    return tuple(suite for suite in cell.suites if suite not in result.get("scores", {}))
+
+
+def gather(cell: Cell, store: Store) -> dict[str, Any]:
+    """What a trained and scored cell's own files say, to be kept as its result."""
+    folder = store.trained(cell)
+    scored = json.loads((folder / "eval" / "eval_results.json").read_text(encoding="utf-8"))
+    result: dict[str, Any] = {
+        "schema": SCHEMA,
+        "state": DONE,
+        **_described(cell),
+        "scores": scored["suites"],
+        "evaluation": {key: value for key, value in scored.items() if key != "suites"},
+        "training": None,
+    }
+    if cell.method != BASE:
+        run = json.loads((folder / "losia_run.json").read_text(encoding="utf-8"))
+        result["training"] = run
+    return result
+
+
+def failure(cell: Cell, code: int, log: Sequence[str]) -> dict[str, Any]:
+    """What is kept of a cell whose process ended badly."""
+    described = _described(cell)
+    return {"schema": SCHEMA, "state": FAILED, **described, "exit_code": code, "log": list(log)}
+
+
+def _described(cell: Cell) -> dict[str, Any]:
+    return {
+        "title": cell.title,
+        "identity": cell.identity,
+        "recipe": cell.recipe,
+        "method": cell.method,
+        "overrides": list(cell.overrides),
+        "after": cell.after and cell.after.name,
+    }
+
+
+def _expect_kind(path: Path, wanted: Mapping[str, Any]) -> None:
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        found = None
+    if found != wanted:
+        raise UserError(
+            f"{path.parent} holds the results of another plan"
+            f" ({_spelled(found) if isinstance(found, dict) else f'{KIND} is damaged'}), not of"
+            f" this one ({_spelled(wanted)}): name another folder with --output DIR"
+        )
+
+
+def _spelled(kind: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key} {value}" for key, value in kind.items() if value not in (None, [], ""))
+
+
+def _digest(content: Mapping[str, Any]) -> str:
+    plain = {key: value for key, value in content.items() if key != "digest"}
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
