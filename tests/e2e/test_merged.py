@@ -1,0 +1,40 @@
+"""From an adapter to the next base: what a sequence of tasks needs between two of them."""
+
+import pytest
+import torch
+from rich.console import Console
+
+from losia_cli import recipes
+from losia_cli.training.command import run
+from losia_cli.training.merge import merge
+from tests.e2e.conftest import final_weights, losia
+
+
+@pytest.mark.parametrize(
+    ("method", "folder"), [("lora", ""), ("dora", ""), ("pissa", "pissa_converted")]
+)
+def test_a_merged_model_is_the_next_base(recipe, train, model, tmp_path, method, folder):
+    path = recipe(max_steps=4, output_dir=str(tmp_path / method))
+    assert (
+        run(recipes.load(path, method, ["lora_rank=4", "lora_alpha=8"]), [], Console(quiet=True))
+        == 0
+    )
+    assert merge(tmp_path / method / folder, tmp_path / "merged") < 1e-4
+    merged, base = final_weights(tmp_path / "merged"), final_weights(model)
+    assert merged.keys() == base.keys()
+    changed = {name for name in base if not torch.equal(merged[name], base[name])}
+    assert changed == {name for name in base if name.endswith("_proj.weight")}
+    trained = train(max_steps=2, model_name_or_path=str(tmp_path / "merged"))
+    assert any(not torch.equal(trained[name], merged[name]) for name in merged)
+
+
+def test_the_command(recipe, tmp_path):
+    path = recipe(max_steps=2, output_dir=str(tmp_path / "lora"))
+    assert run(recipes.load(path, "lora"), [], Console(quiet=True)) == 0
+    told = losia("merge", tmp_path / "lora", tmp_path / "merged")
+    assert told.returncode == 0, told.stderr
+    assert "reloaded and compared" in told.stdout
+    assert final_weights(tmp_path / "merged")
+    again = losia("merge", tmp_path / "lora", tmp_path / "merged")
+    assert (again.returncode, again.stderr.count("\n")) == (2, 1)
+    assert "exists: name a folder that does not" in again.stderr
