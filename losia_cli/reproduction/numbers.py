@@ -2,14 +2,15 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean, stdev
 from typing import Any
 
+from losia_cli.analysis.continual import metrics
 from losia_cli.reproduction import paper
 from losia_cli.reproduction.cell import BASE, Cell
 from losia_cli.reproduction.plan import Plan
-from losia_cli.reproduction.tables import Place
+from losia_cli.reproduction.tables import ALONE, Place
 
 HOURS = "Time(h)"
 HOURS_PRO = "Time(h), Pro"
@@ -57,6 +58,8 @@ def collect(plan: Plan, find: Find) -> Numbers:
         plan: what was asked for.
         find: the result of a cell, None where it has none.
     """
+    if plan.table == "table5":
+        return _sequences(collect(replace(plan, table="table12"), find))
     published = paper.table(int(plan.table.removeprefix("table")))
     grouped: dict[Row, dict[str, list[Place]]] = defaultdict(lambda: defaultdict(list))
     for place in plan.places:
@@ -69,8 +72,30 @@ def collect(plan: Plan, find: Find) -> Numbers:
             scores[AVERAGE] = _average(scores, published, printed.get(AVERAGE))
         cells = [place.cell for found in columns.values() for place in found]
         found = {**_costs(cells, published, printed, find), **scores}
-        rows[row] = {name: found[name] for name in published.columns if name in found}
+        ours = [name for name in found if name not in published.columns]
+        rows[row] = {name: found[name] for name in [*published.columns, *ours] if name in found}
     return rows
+
+
+def _sequences(numbers: Numbers) -> Numbers:
+    """Table 5 from the numbers of Table 12, whose columns are the task that was trained last."""
+    summed: Numbers = {}
+    for method in dict.fromkeys(method for method, _ in numbers):
+        tasks = [task for other, task in numbers if other == method]
+        ours = {
+            column: [
+                one for task in tasks if (one := numbers[method, task][column].ours) is not None
+            ]
+            for column in (*tasks, ALONE)
+        }
+        whole = all(len(scores) == len(tasks) for scores in ours.values())
+        found = metrics([ours[last] for last in tasks], ours[ALONE]) if whole else {}
+        printed = {name: paper.value(5, name, method=method) for name in paper.table(5).columns}
+        summed[(method,)] = {
+            name: Number(found.get(name), seeds=int(whole), paper=value)
+            for name, value in printed.items()
+        }
+    return summed
 
 
 def _printed(published: paper.Table, row: Row) -> Mapping[str, float | None]:

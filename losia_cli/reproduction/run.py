@@ -5,6 +5,7 @@ was cut off goes on from its newest checkpoint or its stored responses.
 """
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -53,8 +54,15 @@ def run_cells(cells: Sequence[Cell], store: Store, keep: bool, watch: Watch) -> 
             _drop_unneeded(cells, store)
 
 
-def command(cell: Cell, store: Store) -> list[str]:
-    """What `losia` is told to bring a cell to its end from where it is."""
+def commands(cell: Cell, store: Store) -> list[list[str]]:
+    """What `losia` is told, in turn, to bring a cell to its end from where it is."""
+    merged = store.merged(cell)
+    if cell.after is None or not store.adapter(cell.after) or merged.is_dir():
+        return [_command(cell, store)]
+    return [["merge", str(store.trained(cell.after)), str(merged)], _command(cell, store)]
+
+
+def _command(cell: Cell, store: Store) -> list[str]:
     folder = store.trained(cell)
     values = cell.resolved.values
     if cell.method == BASE:
@@ -72,7 +80,9 @@ def command(cell: Cell, store: Store) -> list[str]:
         "eval_allow_code=true",
     ]
     if cell.after is not None:
-        overrides.append(f"model_name_or_path={store.trained(cell.after)}")
+        adapter = store.adapter(cell.after)
+        start = store.merged(cell) if adapter else store.trained(cell.after)
+        overrides.append(f"model_name_or_path={start}")
     if any((path / MANIFEST).is_file() for path in folder.glob("checkpoint-*")):
         overrides.append("resume_from_checkpoint=true")
     elif folder.is_dir():
@@ -81,8 +91,11 @@ def command(cell: Cell, store: Store) -> list[str]:
 
 
 def _run_cell(cell: Cell, store: Store, lock: int, watch: Watch) -> None:
-    code = _process(cell, store, lock, watch)
-    if code == 0:
+    for arguments in commands(cell, store):
+        code = _process(cell, arguments, store, lock, watch)
+        if code != 0:
+            break
+    else:
         result = gather(cell, store)
         if not missing(cell, result):
             store.save(cell, result)
@@ -90,12 +103,12 @@ def _run_cell(cell: Cell, store: Store, lock: int, watch: Watch) -> None:
     store.save(cell, failure(cell, code, _tail(store.log(cell))))
 
 
-def _process(cell: Cell, store: Store, lock: int, watch: Watch) -> int:
-    """Run the cell's command to its end, all it prints going to the log."""
-    arguments = [sys.executable, "-m", "losia_cli", *command(cell, store)]
+def _process(cell: Cell, told: list[str], store: Store, lock: int, watch: Watch) -> int:
+    """Run a command to its end, all it prints going to the cell's log."""
+    arguments = [sys.executable, "-m", "losia_cli", *told]
     environment = {**os.environ, "COLUMNS": "120", "TQDM_DISABLE": "1"}
     with store.log(cell).open("a", encoding="utf-8") as log:
-        log.write(f"$ losia {' '.join(arguments[3:])}\n")
+        log.write(f"$ losia {shlex.join(told)}\n")
         log.flush()
         started = time.monotonic()
         process = subprocess.Popen(

@@ -60,6 +60,14 @@ class Store:
         """Where the cell's model and its scores are."""
         return self.folder(cell) / "model"
 
+    def adapter(self, cell: Cell) -> bool:
+        """Whether what the cell trained is an adapter, which another cell must merge first."""
+        return (self.trained(cell) / "adapter_config.json").is_file()
+
+    def merged(self, cell: Cell) -> Path:
+        """The model that the cell starts from, where the one before it left an adapter."""
+        return self.folder(cell) / "start"
+
     def log(self, cell: Cell) -> Path:
         """What the cell's processes printed."""
         return self.folder(cell) / "log.txt"
@@ -120,7 +128,7 @@ class Store:
         folder = self.trained(cell)
         for path in [*folder.glob("*.safetensors"), *folder.glob("*.bin")]:
             path.unlink()
-        for path in [*folder.glob("checkpoint-*"), folder / "pissa_converted"]:
+        for path in [*folder.glob("checkpoint-*"), folder / "pissa_converted", self.merged(cell)]:
             shutil.rmtree(path, ignore_errors=True)
 
     def _locked(self, cell: Cell) -> bool:

@@ -1,8 +1,9 @@
 """The paper's tables as plans: which model gives which number."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from losia_cli.analysis.continual import TASKS
 from losia_cli.errors import UserError
 from losia_cli.evaluation.suites import GROUPS, SUITES
 from losia_cli.reproduction import paper
@@ -16,6 +17,7 @@ SCORED_ON = {
     "alpaca-gpt4": ("mmlu-ppl", "mmlu-gen"),
     **{name: (name,) for name in GROUPS["table2"]},
 }
+ALONE, UNTRAINED = "ST", "untrained"  # columns of Table 12; the second is ours
 DOMAINS = ("metamath", "magicoder", "alpaca-gpt4")
 
 # LoSiA-Pro's update is LoSiA's, in less time: it stands for both.
@@ -163,6 +165,24 @@ def _domains_of_mmlu() -> Iterator[Place]:
         yield Place((setting,), "Avg.", scored, Reading("mmlu-ppl"))
 
 
+def _sequences() -> Iterator[Place]:
+    """Each task's score after every task of the sequence, and of a model trained on it alone."""
+    untrained = _untrained("llama2-7b", TASKS)
+    for method in ("lora", "losia"):
+        last: Cell | None = None
+        for dataset in TASKS:
+            trained = cell("llama2-7b", dataset, _TRAINED_BY.get(method, method))
+            alone, last = trained, replace(trained, suites=TASKS, after=last)
+            for task in TASKS:
+                yield Place((method, _column(task)), _column(dataset), last, Reading(task))
+            yield Place((method, _column(dataset)), ALONE, alone, Reading(dataset))
+            yield Place((method, _column(dataset)), UNTRAINED, untrained, Reading(dataset))
+
+
+def _column(suite: str) -> str:
+    return SUITES[suite].column
+
+
 def _untrained(model: str, datasets: tuple[str, ...]) -> Cell:
     suites = tuple(suite for dataset in datasets for suite in SCORED_ON[dataset])
     return base(model, f"{model}-{datasets[0]}", suites)
@@ -181,6 +201,8 @@ _PLANS: dict[str, Callable[[], Iterator[Place]]] = {
     "table2": _commonsense,
     "table3": _ablations,
     "table4": _periods,
+    "table5": _sequences,
+    "table12": _sequences,
     "table10": _rank_factors,
     "table11": _domains_of_mmlu,
 }

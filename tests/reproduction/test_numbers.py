@@ -1,0 +1,185 @@
+"""The numbers of a table: where each is read from, what is averaged, what stands beside it."""
+
+import csv
+import io
+from statistics import fmean, stdev
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from losia_cli.evaluation.suites import SUITES
+from losia_cli.reproduction import paper, render
+from losia_cli.reproduction.cell import BASE
+from losia_cli.reproduction.numbers import HOURS, HOURS_PRO, MEMORY, Number, collect
+from losia_cli.reproduction.plan import make
+
+
+def scored(score, of=100, documents=100, also=None, domains=None):
+    return {
+        "score": score / 100,
+        "stderr": 0.01,
+        "partial": documents < of,
+        "documents": documents,
+        "of": of,
+        "also": {name: {"score": value / 100, "stderr": 0.02} for name, value in also.items()}
+        if also
+        else {},
+        "domains": {name: value / 100 for name, value in (domains or {}).items()},
+    }
+
+
+def run(seconds=3600.0, memory=20e9, resumed=None):
+    return {"seconds": seconds, "peak_memory_bytes": memory, "resumed_from": resumed}
+
+
+def result(cell, score=50.0, **training):
+    return {
+        "state": "done",
+        "scores": {
+            suite: scored(score, also={"pass@10,judged": score + 10} if suite == "mbpp" else None)
+            for suite in cell.suites
+        },
+        "training": None if cell.method == BASE else run(**training),
+    }
+
+
+def test_every_number_of_table_1_has_its_place_beside_the_papers():
+    plan = make("table1", methods=["losia", "lora"], models=["llama2-7b"])
+    numbers = collect(plan, result)
+    assert list(numbers) == [("llama2-7b", BASE), ("llama2-7b", "lora"), ("llama2-7b", "losia")]
+    ours = numbers["llama2-7b", "losia"]
+    assert list(ours) == list(paper.table(1).columns)
+    for column, number in ours.items():
+        assert number.paper == paper.value(1, column, model="llama2-7b", method="losia")
+    assert ours["GSM8K 5-shot"].ours == pytest.approx(50)
+    assert ours["GSM8K 5-shot"].error == pytest.approx(1)
+    assert ours["MBPP Pass@10"].ours == pytest.approx(60)
+    assert ours["MBPP Pass@10"].error == pytest.approx(2)
+    assert ours["Avg."].ours == pytest.approx((50 * 5 + 60) / 6)
+    assert ours["Avg."].difference == pytest.approx((50 * 5 + 60) / 6 - 40.95)
+    assert (ours[HOURS].ours, ours[HOURS_PRO].ours) == (None, 1.0)  # LoSiA-Pro is what trained
+    assert numbers["llama2-7b", "lora"][HOURS].ours == 1.0
+    assert MEMORY not in numbers["llama2-7b", BASE]
+    assert all(number.paper is None for number in numbers["llama2-7b", BASE].values())
+
+
+def test_what_is_not_measured_is_left_open():
+    plan = make("table1", models=["llama2-7b"], methods=["losia"])
+
+    def only_math(cell):
+        return result(cell) if cell.dataset == "metamath" else None
+
+    ours = collect(plan, only_math)["llama2-7b", "losia"]
+    assert ours["GSM8K 5-shot"].ours == pytest.approx(50)
+    assert ours["MBPP Pass@1"].ours is None
+    assert ours["MBPP Pass@1"].paper == 28.4
+    assert ours["Avg."].ours is None
+
+
+def test_time_and_memory_are_the_rows_largest_and_a_resumed_training_has_no_time():
+    plan = make("table1", models=["llama2-7b"], methods=["lora"])
+    took = {"metamath": (7200.0, 20e9), "magicoder": (3600.0, 30e9), "alpaca-gpt4": (9e9, 1e9)}
+
+    def found(cell):
+        if cell.method == BASE:
+            return result(cell)
+        seconds, memory = took[cell.dataset]
+        resumed = "checkpoint-1" if cell.dataset == "alpaca-gpt4" else None
+        return result(cell, seconds=seconds, memory=memory, resumed=resumed)
+
+    ours = collect(plan, found)["llama2-7b", "lora"]
+    assert (ours[HOURS].ours, ours[MEMORY].ours) == (2.0, 30.0)
+
+
+@given(st.lists(st.floats(0, 100), min_size=2, max_size=5))
+def test_several_seeds_give_their_mean_and_deviation(scores):
+    seeds = range(len(scores))
+    plan = make("table10", models=["gemma-2b"], seeds=seeds)
+
+    def found(cell):
+        seed = next(text for text in cell.overrides if text.startswith("seed="))
+        return result(cell, scores[int(seed.removeprefix("seed="))])
+
+    ours = collect(plan, found)["gemma-2b",]["1/8"]
+    assert ours.ours == pytest.approx(fmean(scores))
+    assert ours.error == pytest.approx(stdev(scores), abs=1e-9)
+    assert (ours.seeds, ours.paper) == (len(scores), 42.84)
+
+
+def test_of_several_rates_the_best_counts_and_is_named():
+    plan = make("table2", methods=["losia"], datasets=["boolq"])
+
+    def found(cell):
+        return result(cell, 80.0 if "learning_rate=0.0002" in cell.overrides else 70.0)
+
+    ours = collect(plan, found)["llama2-7b", "losia"]["BoolQ"]
+    assert (ours.ours, ours.paper) == (pytest.approx(80), 84.13)
+    assert "0.0002" in ours.note
+
+
+def test_mmlus_domains_are_read_from_one_suite():
+    domains = {"humanities": 41, "other": 52, "social sciences": 50, "stem": 36}
+
+    def found(cell):
+        return {"scores": {"mmlu-ppl": scored(45, domains=domains)}, "training": None}
+
+    ours = collect(make("table11"), found)["vanilla",]
+    assert {name: ours[name].ours for name in domains} == pytest.approx(domains)
+    assert ours["Avg."].ours == pytest.approx(45)  # weighted by the number of questions
+    assert ours["Avg."].paper == 44.95
+
+
+def test_a_part_of_the_documents_is_said():
+    def found(cell):
+        return {"scores": {"gsm8k-5shot": scored(45, of=1319, documents=10)}, "training": None}
+
+    plan = make("table10", models=["gemma-2b"])
+    assert collect(plan, found)["gemma-2b",]["1/8"].note == "10 of 1319 documents"
+
+
+def test_written_tables_hold_every_number():
+    plan = make("table1", models=["llama2-7b"], methods=["losia"])
+    numbers, fields = collect(plan, result), ("model", "method")
+    lines = list(csv.DictReader(io.StringIO(render.comma_separated(numbers, fields))))
+    assert len(lines) == sum(len(found) for found in numbers.values())
+    math = next(
+        line for line in lines if line["column"] == "GSM8K 5-shot" and line["method"] == "losia"
+    )
+    assert float(math["ours"]) == pytest.approx(50)
+    assert float(math["paper"]) == 44.7
+    assert float(math["difference"]) == pytest.approx(5.3)
+    text = render.markdown("Table 1", numbers, fields)
+    assert "| 50.0 ± 1.0 (44.7, +5.3) |" in text
+    assert len({line.count("|") for line in text.splitlines() if line.startswith("|")}) == 1
+
+
+def test_a_difference_needs_both_numbers():
+    assert Number(None, paper=1.0).difference is None
+    assert Number(1.0).difference is None
+    assert Number(1.0, paper=3.0).difference == -2.0
+
+
+def test_table_5_is_table_12_summed_up():
+    """With the paper's Table 12 as our scores, ours is the paper's Table 5."""
+    after = {place.cell.identity: place.column for place in make("table12").places}
+
+    def found(cell):
+        method = "lora" if cell.method == "lora" else "losia"
+        column = after[cell.identity]
+        if cell.method == BASE:
+            return None
+        values = {
+            suite: paper.value(12, column, method=method, task=SUITES[suite].column)
+            for suite in cell.suites
+        }
+        return {"scores": {suite: scored(value) for suite, value in values.items()}}
+
+    # the first task's sequence is its single training: one cell, whose column is ST's
+    summed = collect(make("table5"), found)
+    for method in ("lora", "losia"):
+        for name, number in summed[method,].items():
+            assert number.ours == pytest.approx(number.paper, abs=0.011), (method, name)
+    matrix = collect(make("table12"), found)
+    assert matrix["losia", "SIQA"]["Winogrande"].difference == pytest.approx(0)
+    assert "untrained" in matrix["lora", "PIQA"]

@@ -1,0 +1,130 @@
+"""Plans: every number of the paper's tables, each cell once, and what filters leave."""
+
+import pytest
+
+from losia_cli.errors import UserError
+from losia_cli.reproduction import costs, paper
+from losia_cli.reproduction.cell import BASE, Cell
+from losia_cli.reproduction.plan import distinct, make
+from losia_cli.reproduction.store import Store
+from losia_cli.reproduction.tables import names, places
+
+
+def trained(plan):
+    return [cell for cell in plan.cells if cell.method != BASE]
+
+
+@pytest.mark.parametrize(
+    ("table", "count"),
+    # by hand: 16 rows x 3 sets; 5 x 8 x 2 rates; 5 x 2; 7 x 3; 2 x 4; 2
+    [("table1", 48), ("table2", 80), ("table3", 10), ("table4", 21), ("table10", 8),
+     ("table11", 2)],
+)  # fmt: skip
+def test_every_table_has_its_cells(table, count):
+    assert len(trained(make(table))) == count
+
+
+@pytest.mark.parametrize("table", ["table1", "table2", "table3", "table4", "table10", "table11"])
+def test_every_printed_score_has_a_place(table):
+    published = paper.table(int(table.removeprefix("table")))
+    there = {(place.row, place.column) for place in places(table)}
+    costly = ("Mem(GB)", "Time(h)", "Time(h), Pro", "Avg.")
+    for line in published.rows:
+        row = tuple(line.fields.get(name, "") for name in published.fields)
+        for column, value in line.values.items():
+            if value is not None and column not in costly:
+                assert (row, column) in there
+
+
+def test_tables_share_the_models_that_are_the_same():
+    first = {cell.identity for cell in make("table1").cells}
+    assert {cell.identity for cell in trained(make("table10"))} & first
+    vanilla = [place.cell for place in places("table3") if place.row == ("vanilla",)]
+    assert {cell.identity for cell in vanilla} <= first
+    at_50k = [p.cell for p in places("table4") if p.row == ("losia", "100") and p.column == "@50K"]
+    assert {cell.identity for cell in at_50k} <= first
+
+
+def test_what_decides_nothing_changes_no_identity():
+    cell = Cell("llama2-7b-metamath", "llama2-7b", "metamath", "lora")
+    same = [["output_dir=elsewhere"], ["logging_steps=3"], ["seed=42"], ["eval_suites=[arc-e]"]]
+    other = [["seed=43"], ["learning_rate=1e-5"], ["eval_limit=3"]]
+    assert {cell.with_overrides(text).identity for text in same} == {cell.identity}
+    assert len({cell.with_overrides(text).identity for text in other} | {cell.identity}) == 4
+    base = Cell("llama2-7b-metamath", "llama2-7b", "", BASE)
+    assert base.with_overrides(["learning_rate=1e-5"]).identity == base.identity
+    assert base.identity != cell.identity
+
+
+def test_one_model_asked_for_twice_is_scored_on_all_suites():
+    math, code = (
+        Cell("llama2-7b-metamath", "llama2-7b", "", BASE, suites=(suite,))
+        for suite in ("gsm8k-cot", "mbpp")
+    )
+    (only,) = distinct([math, code, math])
+    assert only.suites == ("gsm8k-cot", "mbpp")
+
+
+def test_a_cell_comes_after_the_one_it_starts_from():
+    first = Cell("llama2-7b-metamath", "llama2-7b", "metamath", "lora")
+    second = Cell("llama2-7b-magicoder", "llama2-7b", "magicoder", "lora", after=first)
+    assert distinct([second, first]) == [first, second]
+    alone = Cell("llama2-7b-magicoder", "llama2-7b", "magicoder", "lora")
+    assert alone.identity != second.identity
+
+
+def test_filters_keep_the_base_models_beside_what_they_leave():
+    plan = make("table1", models=["gemma-2b"], methods=["losia"], datasets=["metamath"])
+    assert [(cell.method, cell.suites) for cell in plan.cells] == [
+        (BASE, ("gsm8k-5shot", "gsm8k-cot")),
+        ("losia-pro", ("gsm8k-5shot", "gsm8k-cot")),
+    ]
+    assert not plan.runs_code
+    assert make("table1", datasets=["magicoder"]).runs_code
+
+
+@pytest.mark.parametrize(
+    ("asked", "says"),
+    [
+        ({"table": "tabel1"}, "did you mean table1?"),
+        ({"table": "table9"}, "there is no table table9"),
+        ({"table": "table1", "models": ["llama3"]}, "it has gemma-2b, llama2-13b, llama2-7b"),
+        ({"table": "table1", "methods": ["loara"]}, "--method: table1 has no loara"),
+        ({"table": "table2", "datasets": ["metamath"]}, "--dataset: table2 has no metamath"),
+    ],
+)
+def test_unknown_names_are_refused_with_the_known_ones(asked, says):
+    with pytest.raises(UserError, match=says.replace("?", r"\?")):
+        make(**asked)
+
+
+def test_the_papers_hours_and_memory_are_what_is_expected():
+    cells = {place.row: place.cell for place in places("table1")}
+    assert costs.hours(cells["llama2-7b", "losia"]) == 21.8
+    assert costs.hours(cells["llama2-7b", "dora"]) == 68.3
+    assert costs.memory(cells["llama2-13b", "full-8bit"]) == 77.1
+    assert costs.memory(cells["llama2-7b", BASE]) is None
+    largest = next(place.cell for place in places("table2") if place.column == "HellaSwag"
+                   and place.row[1] == "lora")  # fmt: skip
+    assert costs.hours(largest) == 10.0
+    for name in names():
+        assert all(costs.hours(cell) is not None for cell in make(name).cells)
+
+
+def test_full_fine_tunings_checkpoints_take_more_disk_than_an_adapters():
+    full, lora = (make("table1", models=["llama2-7b"], methods=[m]).cells for m in ("full", "lora"))
+    assert costs.disk(full, False) > 5 * costs.disk(lora, False)
+    assert costs.disk(full, True) == pytest.approx(costs.disk(full, False) + 3 * 13.48)
+
+
+def test_a_folder_of_another_plan_is_refused(tmp_path):
+    Store(tmp_path, {"miniature": True}).open()
+    Store(tmp_path, {"miniature": True})
+    with pytest.raises(UserError, match="another plan .*miniature True.* name another folder"):
+        Store(tmp_path, {"miniature": False})
+
+
+def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="cannot be written into"):
+        Store(tmp_path / "file" / "below", {}).open()
