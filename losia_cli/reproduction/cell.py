@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -25,9 +24,10 @@ class Cell:
         model: what the paper calls the model.
         dataset: what the recipe's name calls the training set; "" where nothing is trained.
         method: the overlay, `recipes/methods/METHOD.yaml`, or `BASE`.
-        overrides: `key=value`, laid over it.
+        overrides: `key=value`, laid over it: what is particular to the cell.
         suites: what the model is scored on.
         after: the cell whose trained model this one starts from; None for the recipe's model.
+        common: `key=value`, laid over that: what the whole plan has in common.
     """
 
     recipe: str
@@ -37,17 +37,25 @@ class Cell:
     overrides: tuple[str, ...] = ()
     suites: tuple[str, ...] = ()
     after: "Cell | None" = None
+    common: tuple[str, ...] = ()
 
-    def with_overrides(self, overrides: Sequence[str]) -> "Cell":
-        """The cell with more `key=value`, which win; those it starts from likewise."""
-        after = self.after and self.after.with_overrides(overrides)
-        return replace(self, overrides=(*self.overrides, *overrides), after=after)
+    def with_seed(self, seed: int) -> "Cell":
+        """The cell, and those it starts from, trained by another seed."""
+        if self.method == BASE:
+            return self
+        after = self.after and self.after.with_seed(seed)
+        return replace(self, overrides=(*self.overrides, f"seed={seed}"), after=after)
+
+    @property
+    def all_overrides(self) -> tuple[str, ...]:
+        """Everything that is laid over the recipe and the method, in turn."""
+        return (*self.overrides, *self.common)
 
     @cached_property
     def resolved(self) -> Recipe:
         """The recipe, with the overlay and the overrides."""
         method = None if self.method == BASE else self.method
-        return recipes.load(self.recipe, method, self.overrides)
+        return recipes.load(self.recipe, method, self.all_overrides)
 
     @cached_property
     def identity(self) -> str:

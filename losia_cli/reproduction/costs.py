@@ -9,7 +9,7 @@ from losia_cli.reproduction import paper
 from losia_cli.reproduction.cell import BASE, Cell
 
 # Parameters of the published checkpoints, in billions.
-_BILLIONS = {"gemma-2b": 2.51, "llama2-7b": 6.74, "llama2-13b": 13.02}
+_BILLIONS = {"gemma-2b": 2.51, "llama2-7b": 6.74, "llama2-13b": 13.02, "llama3.2-3b": 3.21}
 _BYTES = 2  # of a weight, in bfloat16
 _CHECKPOINTS = 2  # `save_total_limit` of the recipes
 # Of all parameters, what trains: a weight in a checkpoint brings two moments and a copy of itself.

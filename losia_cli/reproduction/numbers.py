@@ -10,7 +10,7 @@ from losia_cli.analysis.continual import metrics
 from losia_cli.reproduction import paper
 from losia_cli.reproduction.cell import BASE, Cell
 from losia_cli.reproduction.plan import Plan
-from losia_cli.reproduction.tables import ALONE, Place
+from losia_cli.reproduction.tables import ALONE, Place, published
 
 HOURS = "Time(h)"
 HOURS_PRO = "Time(h), Pro"
@@ -60,20 +60,20 @@ def collect(plan: Plan, find: Find) -> Numbers:
     """
     if plan.table == "table5":
         return _sequences(collect(replace(plan, table="table12"), find))
-    published = paper.table(int(plan.table.removeprefix("table")))
+    beside = published(plan.table)
     grouped: dict[Row, dict[str, list[Place]]] = defaultdict(lambda: defaultdict(list))
     for place in plan.places:
         grouped[place.row][place.column].append(place)
     rows: Numbers = {}
     for row, columns in grouped.items():
-        printed = _printed(published, row)
+        printed = _printed(beside, row)
         scores = {name: _score(found, find, printed.get(name)) for name, found in columns.items()}
-        if AVERAGE in published.columns and AVERAGE not in scores:
-            scores[AVERAGE] = _average(scores, published, printed.get(AVERAGE))
+        if AVERAGE in beside.columns and AVERAGE not in scores:
+            scores[AVERAGE] = _average(scores, beside, printed.get(AVERAGE))
         cells = [place.cell for found in columns.values() for place in found]
-        found = {**_costs(cells, published, printed, find), **scores}
-        ours = [name for name in found if name not in published.columns]
-        rows[row] = {name: found[name] for name in [*published.columns, *ours] if name in found}
+        found = {**_costs(cells, beside, printed, find), **scores}
+        ours = [name for name in found if name not in beside.columns]
+        rows[row] = {name: found[name] for name in [*beside.columns, *ours] if name in found}
     return rows
 
 
@@ -98,10 +98,10 @@ def _sequences(numbers: Numbers) -> Numbers:
     return summed
 
 
-def _printed(published: paper.Table, row: Row) -> Mapping[str, float | None]:
+def _printed(beside: paper.Table, row: Row) -> Mapping[str, float | None]:
     """The paper's row; the base model's is in none of its tables."""
-    wanted = {name: text for name, text in zip(published.fields, row, strict=True) if text}
-    found = (line.values for line in published.rows if dict(line.fields) == wanted)
+    wanted = {name: text for name, text in zip(beside.fields, row, strict=True) if text}
+    found = (line.values for line in beside.rows if dict(line.fields) == wanted)
     return next(found, {})
 
 
@@ -147,10 +147,10 @@ def _mean(ones: Sequence[Number]) -> Number:
     return Number(fmean(values), error, len(values), note=ones[0].note)
 
 
-def _average(scores: Mapping[str, Number], published: paper.Table, printed: float | None) -> Number:
+def _average(scores: Mapping[str, Number], beside: paper.Table, printed: float | None) -> Number:
     """Of all the paper's columns of scores, or of none."""
     costs = (MEMORY, HOURS, HOURS_PRO, AVERAGE)
-    found = [scores.get(name) for name in published.columns if name not in costs]
+    found = [scores.get(name) for name in beside.columns if name not in costs]
     values = [one.ours for one in found if one is not None and one.ours is not None]
     whole = len(values) == len(found)
     return Number(fmean(values) if whole else None, seeds=int(whole), paper=printed)
@@ -158,7 +158,7 @@ def _average(scores: Mapping[str, Number], published: paper.Table, printed: floa
 
 def _costs(
     cells: Sequence[Cell],
-    published: paper.Table,
+    beside: paper.Table,
     printed: Mapping[str, float | None],
     find: Find,
 ) -> dict[str, Number]:
@@ -166,10 +166,10 @@ def _costs(
 
     A resumed training has no time: its first part was not counted.
     """
-    if MEMORY not in published.columns or cells[0].method == BASE:
+    if MEMORY not in beside.columns or cells[0].method == BASE:
         return {}
     runs = [run for cell in cells if (run := (find(cell) or {}).get("training"))]
-    pro = cells[0].method != "losia" and HOURS_PRO in published.columns
+    pro = cells[0].method != "losia" and HOURS_PRO in beside.columns
     seconds = [run["seconds"] for run in runs if not run["resumed_from"]]
     memory = [run["peak_memory_bytes"] for run in runs]
     column = HOURS_PRO if pro and printed.get(HOURS_PRO) is not None else HOURS

@@ -59,7 +59,7 @@ def make(
         _expect(what, names, {_label(place, what) for place in found} - {"", BASE}, table)
     kept = [place for place in found if _wanted(place, chosen)]
     changed = [replace(place, cell=change(place.cell)) for place in kept]
-    seeded = [replace(p, cell=_with_seed(p.cell, seed)) for seed in seeds for p in changed]
+    seeded = [replace(p, cell=p.cell.with_seed(seed)) for seed in seeds for p in changed]
     return Plan(table, tuple(_narrowed(seeded or changed)))
 
 
@@ -97,10 +97,6 @@ def _expect(what: str, names: Sequence[str], known: set[str], table: str) -> Non
     for name in names:
         if name not in known:
             raise UserError(f"--{what}: {table} has no {name}; it has {', '.join(sorted(known))}")
-
-
-def _with_seed(cell: Cell, seed: int) -> Cell:
-    return cell if cell.method == BASE else cell.with_overrides([f"seed={seed}"])
 
 
 def _narrowed(found: Sequence[Place]) -> list[Place]:

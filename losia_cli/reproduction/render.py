@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from rich.table import Table
 from rich.text import Text
 
-from losia_cli.reproduction import paper
 from losia_cli.reproduction.numbers import Number, Numbers
+from losia_cli.reproduction.tables import published
 
 _HEAD = ("column", "ours", "error", "seeds", "paper", "difference", "note")
 
@@ -54,9 +54,8 @@ def comma_separated(numbers: Numbers, fields: Sequence[str]) -> str:
 
 
 def title(table: str) -> str:
-    """`Table 1: ...`, the paper's title of it in our words."""
-    number = int(table.removeprefix("table"))
-    return f"Table {number}: {paper.table(number).title}"
+    """`Table 1: ...`, what it shows in our words."""
+    return f"{table.replace('table', 'Table ')}: {published(table).title}"
 
 
 def _columns(numbers: Numbers) -> list[str]:

@@ -10,13 +10,14 @@ from rich.text import Text
 
 from losia_cli import recipes
 from losia_cli.errors import UserError
-from losia_cli.reproduction import costs, paper, render
+from losia_cli.reproduction import costs, render
 from losia_cli.reproduction.cell import BASE, Cell
 from losia_cli.reproduction.live import LivePlan, clock, remaining
 from losia_cli.reproduction.numbers import Numbers, collect
 from losia_cli.reproduction.plan import Plan, make
 from losia_cli.reproduction.run import Stopped, run_cells
 from losia_cli.reproduction.store import DONE, FAILED, RUNNING, Store
+from losia_cli.reproduction.tables import published
 from losia_cli.training.checkpoints import write_atomically
 from losia_cli.training.command import EXIT_INTERRUPTED
 
@@ -94,8 +95,7 @@ def _plan(request: Request, console: Console) -> Plan:
 
 
 def _full(request: Request) -> Callable[[Cell], Cell]:
-    data = [f"eval_data={request.data.absolute()}"] if request.data else []
-    return lambda cell: cell.with_overrides([*data, *request.overrides])
+    return lambda cell: _laid_over(cell, lambda _: _asked_for(request))
 
 
 def _miniature(request: Request, console: Console) -> Callable[[Cell], Cell]:
@@ -103,14 +103,21 @@ def _miniature(request: Request, console: Console) -> Callable[[Cell], Cell]:
 
     world = miniature.make(request.root / "world", console)
 
-    def change(cell: Cell) -> Cell:
-        smaller = miniature.overrides(world, cell.model, cell.dataset, cell.method)
-        data = [f"eval_data={request.data.absolute()}"] if request.data else []
-        after = cell.after and change(cell.after)
-        overrides = (*cell.overrides, *smaller, *data, *request.overrides)
-        return replace(cell, overrides=overrides, after=after)
+    def smaller(cell: Cell) -> list[str]:
+        tiny = miniature.overrides(world, cell.model, cell.dataset, cell.method)
+        return [*tiny, *_asked_for(request)]
 
-    return change
+    return lambda cell: _laid_over(cell, smaller)
+
+
+def _asked_for(request: Request) -> list[str]:
+    data = [f"eval_data={request.data.absolute()}"] if request.data else []
+    return [*data, *request.overrides]
+
+
+def _laid_over(cell: Cell, common: Callable[[Cell], list[str]]) -> Cell:
+    after = cell.after and _laid_over(cell.after, common)
+    return replace(cell, common=tuple(common(cell)), after=after)
 
 
 def _store(request: Request) -> Store:
@@ -144,7 +151,7 @@ def _plan_table(plan: Plan, store: Store, request: Request) -> Table:
         view.add_row(
             cell.model,
             cell.method,
-            cell.dataset or "–",
+            ", ".join([cell.dataset or "–", *cell.overrides]),
             ", ".join(cell.suites),
             store.state(cell),
             "–" if hours is None else f"{hours:.1f}",
@@ -179,7 +186,7 @@ def _prepare_data(plan: Plan, request: Request, console: Console) -> None:
 
 def _report(plan: Plan, store: Store, console: Console) -> Numbers:
     numbers = collect(plan, store.result)
-    fields = paper.table(int(plan.table.removeprefix("table"))).fields
+    fields = published(plan.table).fields
     title = render.title(plan.table)
     console.print(render.terminal(title, numbers, fields))
     if any(store.result(cell) for cell in plan.cells):

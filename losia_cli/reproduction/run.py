@@ -74,7 +74,7 @@ def _command(cell: Cell, store: Store) -> list[str]:
     if (folder / "losia_run.json").is_file() and _has_weights(folder):
         return ["eval", str(folder), *_suites(_unscored(cell, store)), "--allow-code"]
     overrides = [
-        *cell.overrides,
+        *cell.all_overrides,
         f"output_dir={folder}",
         f"eval_suites=[{','.join(cell.suites)}]",
         "eval_allow_code=true",

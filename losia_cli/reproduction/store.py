@@ -178,7 +178,7 @@ def _described(cell: Cell) -> dict[str, Any]:
         "identity": cell.identity,
         "recipe": cell.recipe,
         "method": cell.method,
-        "overrides": list(cell.overrides),
+        "overrides": list(cell.all_overrides),
         "after": cell.after and cell.after.name,
     }
 

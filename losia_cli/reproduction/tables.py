@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from losia_cli.analysis.continual import TASKS
 from losia_cli.errors import UserError
 from losia_cli.evaluation.suites import GROUPS, SUITES
-from losia_cli.reproduction import paper
+from losia_cli.reproduction import paper, peft_suite
 from losia_cli.reproduction.cell import BASE, Cell
 from losia_cli.spelling import did_you_mean
 
@@ -17,6 +17,7 @@ SCORED_ON = {
     "alpaca-gpt4": ("mmlu-ppl", "mmlu-gen"),
     **{name: (name,) for name in GROUPS["table2"]},
 }
+PEFT_SUITE = "peft-suite"
 ALONE, UNTRAINED = "ST", "untrained"  # columns of Table 12; the second is ours
 DOMAINS = ("metamath", "magicoder", "alpaca-gpt4")
 
@@ -196,6 +197,36 @@ def _all_columns(row: tuple[str, ...], scored: Cell, datasets: tuple[str, ...]) 
             yield Place(row, "MBPP Pass@10", scored, Reading(suite, also=SUITES[suite].also[0]))
 
 
+def _peft_suite() -> Iterator[Place]:
+    """The experiments that LLaMA-Factory has a method for, and ours by the recipe as it is."""
+    model, scored = "llama3.2-3b", ("gsm8k-train-prompt",)
+    ours = ("losia-pro", "losia-pro", ())
+    theirs = [(e.name, e.method, e.overrides) for e in peft_suite.experiments() if e.method]
+    yield Place((BASE,), "GSM8K", base(model, peft_suite.recipe(), scored), Reading(*scored))
+    for name, method, overrides in (ours, *theirs):
+        trained = Cell(peft_suite.recipe(), model, "metamath", method, overrides, scored)
+        yield Place((name,), "GSM8K", trained, Reading(*scored))
+
+
+def published(name: str) -> paper.Table:
+    """The numbers that a table's are laid beside: the paper's or, for `peft-suite`, PEFT's own."""
+    if name != PEFT_SUITE:
+        return paper.table(int(name.removeprefix("table")))
+    rows = tuple(
+        paper.Row(
+            {"experiment": one.name},
+            {
+                "GSM8K": one.values["accuracy"],
+                "Mem(GB)": one.values["memory"] / 1e9,
+                "Time(h)": one.values["step seconds"] / 3600,
+            },
+        )
+        for one in peft_suite.experiments()
+    )
+    title = "PEFT's comparison on MetaMathQA, Llama-3.2-3B; one L40S; hours of the steps alone"
+    return paper.Table(title, ("experiment",), ("GSM8K", "Mem(GB)", "Time(h)"), rows)
+
+
 _PLANS: dict[str, Callable[[], Iterator[Place]]] = {
     "table1": _domain_specific,
     "table2": _commonsense,
@@ -205,4 +236,5 @@ _PLANS: dict[str, Callable[[], Iterator[Place]]] = {
     "table12": _sequences,
     "table10": _rank_factors,
     "table11": _domains_of_mmlu,
+    PEFT_SUITE: _peft_suite,
 }

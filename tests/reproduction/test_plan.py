@@ -1,5 +1,7 @@
 """Plans: every number of the paper's tables, each cell once, and what filters leave."""
 
+from dataclasses import replace
+
 import pytest
 
 from losia_cli.errors import UserError
@@ -49,10 +51,10 @@ def test_what_decides_nothing_changes_no_identity():
     cell = Cell("llama2-7b-metamath", "llama2-7b", "metamath", "lora")
     same = [["output_dir=elsewhere"], ["logging_steps=3"], ["seed=42"], ["eval_suites=[arc-e]"]]
     other = [["seed=43"], ["learning_rate=1e-5"], ["eval_limit=3"]]
-    assert {cell.with_overrides(text).identity for text in same} == {cell.identity}
-    assert len({cell.with_overrides(text).identity for text in other} | {cell.identity}) == 4
+    assert {replace(cell, common=text).identity for text in same} == {cell.identity}
+    assert len({replace(cell, common=text).identity for text in other} | {cell.identity}) == 4
     base = Cell("llama2-7b-metamath", "llama2-7b", "", BASE)
-    assert base.with_overrides(["learning_rate=1e-5"]).identity == base.identity
+    assert replace(base, common=["learning_rate=1e-5"]).identity == base.identity
     assert base.identity != cell.identity
 
 
