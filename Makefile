@@ -5,10 +5,15 @@ VENV ?= .venv
 bin := $(VENV)/bin
 installed := $(VENV)/.installed
 
-.PHONY: help install quickstart quickstart-compare train-real test check bench clean
+# The paper's tables that are made of trained models; `make reproduce-table1-mini` and so on run the
+# same plans with tiny models.
+tables := table1 table2 table3 table4 table5 table10 table11 table12 peft-suite
+
+.PHONY: help install quickstart quickstart-compare train-real test check bench clean reproduce-all \
+	$(tables:%=reproduce-%) $(tables:%=reproduce-%-mini)
 
 help:            ## what there is to make
-	@sed -n 's/^\([a-z-]*\): .*## \(.*\)/  make \1\t\2/p;s/^\([a-z-]*\): *## \(.*\)/  make \1\t\2/p' Makefile | expand -t 28
+	@sed -n 's/^\([a-z0-9-]*\): .*## \(.*\)/  make \1\t\2/p;s/^\([a-z0-9-]*\): *## \(.*\)/  make \1\t\2/p' Makefile | expand -t 28
 
 install: $(installed)  ## the environment alone, in .venv (.venv/bin/losia)
 
@@ -26,6 +31,19 @@ quickstart-compare: $(installed)  ## the quickstart by five methods, each at up 
 
 train-real: $(installed)  ## SmolLM2-135M on GSM8K by three methods: loss curves (an hour)
 	"$(bin)/python" scripts/train_real.py
+
+reproduce-table1: ## the paper's Table 1 on one 80 GB GPU; likewise 2 3 4 5 10 11 12 and peft-suite
+reproduce-table1-mini: ## the same plan with tiny models, without a GPU; likewise the others
+
+$(tables:%=reproduce-%): reproduce-%: $(installed)
+	"$(bin)/python" -m losia_cli reproduce $* --allow-code
+
+$(tables:%=reproduce-%-mini): reproduce-%-mini: $(installed)
+	"$(bin)/python" -m losia_cli reproduce $* --allow-code --miniature
+
+reproduce-all: $(installed)  ## all of them, one after another (months of one GPU)
+	failed=0; for table in $(tables); do \
+		"$(bin)/python" -m losia_cli reproduce $$table --allow-code || failed=1; done; exit $$failed
 
 test: $(installed)  ## the whole test suite
 	"$(bin)/python" -m pytest
