@@ -1,0 +1,6 @@
+"""The miniature: tiny models, rows and documents of our own, for the same plans without a GPU."""
+
+from losia_cli.reproduction.miniature.recipe import overrides
+from losia_cli.reproduction.miniature.world import World, make
+
+__all__ = ["World", "make", "overrides"]

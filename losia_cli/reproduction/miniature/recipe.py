@@ -1,0 +1,63 @@
+"""What turns a shipped recipe into its miniature: the paper's settings, scaled to tiny models."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from losia_cli import recipes
+from losia_cli.reproduction.cell import BASE
+from losia_cli.reproduction.miniature.world import World
+
+STEPS = 30
+LIMIT = 8  # documents of each task; at most `documents.ASKED`
+
+# What is scaled, so that settings that differ in the paper differ here as they do there.
+_TIMES = {
+    "learning_rate": 50,
+    "losia_period": 1 / 25,
+    "galore_update_interval": 1 / 25,
+    "galore_rank": 1 / 32,
+    "lora_rank": 1 / 16,
+    "lora_alpha": 1 / 16,
+}
+_FIXED: dict[str, Any] = {
+    "max_steps": STEPS,
+    "cutoff_len": 512,
+    "bf16": False,
+    "dataloader_pin_memory": False,
+    "logging_steps": 10,
+    "save_steps": 15,
+    "plot_loss": False,
+    "report_to": "none",
+}
+
+
+def overrides(
+    world: World, model: str, dataset: str, method: str, given: Sequence[str] = ()
+) -> list[str]:
+    """The `key=value` that turn a shipped recipe into its miniature.
+
+    Args:
+        world: of `make`.
+        model: the paper's name.
+        dataset: as in the recipe's name; "" where nothing is trained.
+        method: the overlay.
+        given: `key=value` laid over the recipe before, such as a learning rate, which is scaled.
+    """
+    changes: dict[str, Any] = {
+        "model_name_or_path": str(world.models[model]),
+        "eval_data": str(world.documents),
+        "eval_limit": LIMIT,
+    }
+    if method != BASE:
+        values = recipes.load(f"{model}-{dataset}", method, given).values
+        changes |= {"dataset_dir": str(world.data), **_FIXED, **_scaled(values)}
+    return [f"{key}={json.dumps(value)}" for key, value in changes.items()]
+
+
+def _scaled(values: dict[str, Any]) -> dict[str, Any]:
+    found = {key: values[key] * times for key, times in _TIMES.items() if key in values}
+    return {
+        key: max(1, round(value)) if isinstance(values[key], int) else value
+        for key, value in found.items()
+    }
