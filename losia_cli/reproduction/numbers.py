@@ -15,6 +15,7 @@ from losia_cli.reproduction.tables import ALONE, Place, published
 HOURS = "Time(h)"
 HOURS_PRO = "Time(h), Pro"
 MEMORY = "Mem(GB)"
+COSTS = (MEMORY, HOURS, HOURS_PRO)  # columns where less is better
 AVERAGE = "Avg."
 
 Result = dict[str, Any]
@@ -149,8 +150,7 @@ def _mean(ones: Sequence[Number]) -> Number:
 
 def _average(scores: Mapping[str, Number], beside: paper.Table, printed: float | None) -> Number:
     """Of all the paper's columns of scores, or of none."""
-    costs = (MEMORY, HOURS, HOURS_PRO, AVERAGE)
-    found = [scores.get(name) for name in beside.columns if name not in costs]
+    found = [scores.get(name) for name in beside.columns if name not in (*COSTS, AVERAGE)]
     values = [one.ours for one in found if one is not None and one.ours is not None]
     whole = len(values) == len(found)
     return Number(fmean(values) if whole else None, seeds=int(whole), paper=printed)

@@ -7,23 +7,27 @@ from collections.abc import Iterator, Sequence
 from rich.table import Table
 from rich.text import Text
 
-from losia_cli.reproduction.numbers import Number, Numbers
+from losia_cli.reproduction.numbers import COSTS, Number, Numbers
 from losia_cli.reproduction.tables import published
 
+_HEADS = ("ours", "±", "paper", "diff")  # of the lines of a terminal's cell
 _HEAD = ("column", "ours", "error", "seeds", "paper", "difference", "note")
 
 
 def terminal(title: str, numbers: Numbers, fields: Sequence[str]) -> Table:
-    """A table for the terminal: ours, below it the paper's and the difference."""
+    """A table for the terminal: in each cell ours, its error, the paper's, and the difference."""
     columns = _columns(numbers)
-    view = Table(title=Text(title), title_justify="left", show_lines=True)
+    view = Table(title=Text(title), title_justify="left", show_lines=True, padding=(0, 0, 0, 1))
     for name in fields:
         view.add_column(name, overflow="fold")
+    view.add_column("")
     for name in columns:
         view.add_column(name, justify="right", overflow="fold")
     for row, found in numbers.items():
-        cells = [Text("\n").join(_lines(found[name])) if name in found else "" for name in columns]
-        view.add_row(*row, *cells)
+        lines = [_lines(name, found[name]) if name in found else {} for name in columns]
+        heads = [head for head in _HEADS if any(head in cell for cell in lines)]
+        cells = [Text("\n").join([cell.get(head, Text()) for head in heads]) for cell in lines]
+        view.add_row(*row, Text("\n".join(heads), style="dim"), *cells)
     return view
 
 
@@ -59,22 +63,30 @@ def title(table: str) -> str:
 
 
 def _columns(numbers: Numbers) -> list[str]:
-    return list(dict.fromkeys(name for found in numbers.values() for name in found))
+    """The columns of all rows, in the order of the fullest."""
+    rows = sorted(numbers.values(), key=len, reverse=True)
+    return list(dict.fromkeys(name for found in rows for name in found))
 
 
-def _lines(one: Number) -> Iterator[Text]:
-    yield Text(_ours(one), style="bold" if one.ours is not None else "dim")
+def _lines(column: str, one: Number) -> dict[str, Text]:
+    """What stands in a cell, by the head of its line."""
+    lines = {"ours": Text(_rounded(one), style="bold" if one.ours is not None else "dim")}
+    if one.error is not None:
+        lines["±"] = Text(f"{one.error:.1f}", style="dim")
     if one.paper is not None:
-        yield Text(f"paper {one.paper:g}", style="dim")
+        lines["paper"] = Text(f"{one.paper:.1f}", style="dim")
     if one.difference is not None:
-        yield Text(f"{one.difference:+.1f}", style="green" if one.difference >= 0 else "red")
+        better = (one.difference >= 0) != (column in COSTS)
+        lines["diff"] = Text(f"{one.difference:+.1f}", style="green" if better else "red")
+    return lines
+
+
+def _rounded(one: Number) -> str:
+    return "–" if one.ours is None else f"{one.ours:.1f}" + ("*" if one.note else "")
 
 
 def _ours(one: Number) -> str:
-    if one.ours is None:
-        return "–"
-    error = f" ± {one.error:.1f}" if one.error is not None else ""
-    return f"{one.ours:.1f}{error}" + ("*" if one.note else "")
+    return _rounded(one) + (f" ± {one.error:.1f}" if one.error is not None else "")
 
 
 def _inline(one: Number) -> str:
