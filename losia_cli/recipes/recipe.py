@@ -8,7 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from losia_cli.errors import UserError
+from losia_cli.recipes.layers import BROKEN_REFERENCE, Layer, layers, merged, sources
 from losia_cli.recipes.needs import needs
+from losia_cli.recipes.shipped import ablations, file, methods, overlay, shipped
 from losia_cli.spelling import did_you_mean
 
 if TYPE_CHECKING:
@@ -39,8 +41,6 @@ EVALUATION_KEYS: dict[str, Any] = {
     "eval_temperature": float,
     "eval_top_p": float,
 }
-
-_BROKEN_REFERENCE = "holds a ${...} that is no reference to another key; take it out"
 
 
 @dataclass(frozen=True)
@@ -76,32 +76,14 @@ class Recipe:
         }
 
 
-def project_recipes() -> Path:
-    """The folder of the recipes that come with the project."""
-    package = Path(__file__).parent.parent
-    in_wheel = package / "_recipes"
-    return in_wheel if in_wheel.is_dir() else package.parent / "recipes"
-
-
-def shipped() -> list[str]:
-    """The recipes that `load` finds by name alone, such as `quickstart`."""
-    root = project_recipes()
-    names = (path.relative_to(root).with_suffix("").as_posix() for path in root.rglob("*.yaml"))
-    return sorted(name for name in names if not name.startswith("methods/"))
-
-
-def methods() -> list[str]:
-    """The methods that can be laid over a recipe."""
-    return sorted(path.stem for path in (project_recipes() / "methods").glob("*.yaml"))
-
-
 def load(
     path_or_name: str | Path, method: str | None = None, overrides: Sequence[str] = ()
 ) -> Recipe:
-    """Read a recipe, lay `recipes/methods/METHOD.yaml` over it, then `key=value` overrides.
+    """Read a recipe and its bases, lay a method or an ablation over them, then `key=value`.
 
     Values are read as LLaMA-Factory reads them (OmegaConf: `1e-4` is a number, `no` is false). A
-    `dataset_dir` that is not found from here but beside the recipe becomes that absolute path.
+    `dataset_dir` that is not found from here but beside the recipe, or beside one that it builds
+    on, becomes that absolute path.
 
     Raises:
         UserError: a file that is missing or no recipe, an unknown method, a malformed override.
@@ -110,24 +92,21 @@ def load(
     from omegaconf import OmegaConf
 
     path = _find_recipe(path_or_name)
-    given, typed = _read(path), _read_overrides(overrides)
-    overlay: dict[str, Any] = {}
-    dropped: dict[str, str] = {}
-    if method is not None:
-        overlay = _read(_find_method(method))
-        dropped = _set_aside(given, overlay, method)
+    given, typed = layers(path), _read_overrides(overrides)
+    laid = layers(_find_method(method)) if method is not None else []
+    over = merged(laid)
+    dropped = _set_aside(merged(given), over, method) if method is not None else {}
 
-    kept = {key: value for key, value in given.items() if key not in dropped}
-    merged = OmegaConf.merge(kept, overlay, typed)
-    values = OmegaConf.to_container(merged)
+    kept = {key: value for key, value in merged(given).items() if key not in dropped}
+    whole = OmegaConf.merge(kept, over, typed)
+    values = OmegaConf.to_container(whole)
     # LLaMA-Factory leaves "${...}" in a recipe as it is; only our overlays refer to other keys.
-    values |= {key: merged[key] for key in overlay if OmegaConf.is_interpolation(merged, key)}
-    _find_data(values, path)
+    values |= {key: whole[key] for key in over if OmegaConf.is_interpolation(whole, key)}
+    _find_data(values, given)
 
-    sources = dict.fromkeys(kept, _shown(path))
-    sources |= dict.fromkeys(overlay, f"recipes/methods/{method}.yaml")
-    sources |= dict.fromkeys(typed, COMMAND_LINE)
-    return Recipe(path.absolute(), values, sources, dropped)
+    come_from = {key: source for key, source in sources(given).items() if key in kept}
+    come_from |= sources(laid) | dict.fromkeys(typed, COMMAND_LINE)
+    return Recipe(path.absolute(), values, come_from, dropped)
 
 
 def describe(recipe: Recipe) -> "Table":
@@ -153,53 +132,20 @@ def describe(recipe: Recipe) -> "Table":
 def _find_recipe(path_or_name: str | Path) -> Path:
     path = Path(path_or_name)
     if path.is_file():
-        if path.suffix not in (".yaml", ".yml", ".json"):
-            raise UserError(f"{path} is no recipe: a recipe's name ends in .yaml, .yml or .json")
         return path
     if str(path_or_name) in shipped():
-        return project_recipes() / f"{path_or_name}.yaml"
-    else_one_of = f"; give the path of a file, or one of {', '.join(shipped())}"
-    advice = did_you_mean(path.stem, shipped()) or else_one_of
-    raise UserError(f"there is no recipe {path_or_name}{advice}")
+        return file(str(path_or_name))
+    advice = did_you_mean(path.stem, shipped())
+    else_give = "; give the path of a file, or a name that `losia recipes` lists"
+    raise UserError(f"there is no recipe {path_or_name}{advice or else_give}")
 
 
 def _find_method(name: str) -> Path:
-    if name in methods():
-        return project_recipes() / "methods" / f"{name}.yaml"
-    advice = did_you_mean(name, methods()) or f"; give one of {', '.join(methods())}"
-    raise UserError(f"there is no method {name}{advice}")
-
-
-def _read(path: Path) -> dict[str, Any]:
-    from omegaconf import DictConfig, OmegaConf
-    from omegaconf.errors import OmegaConfBaseException
-    from yaml import MarkedYAMLError, YAMLError
-
-    where = _shown(path)
-    try:
-        if path.suffix == ".json":
-            config = OmegaConf.create(json.loads(path.read_text(encoding="utf-8")))
-        else:
-            config = OmegaConf.load(path)
-    except json.JSONDecodeError as error:
-        place = f"line {error.lineno}, column {error.colno}"
-        raise UserError(f"{where}, {place} is not valid JSON: {error.msg}") from error
-    except MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise UserError(f"{where}{place} is not valid YAML: {error.problem}") from error
-    except (UnicodeDecodeError, YAMLError) as error:
-        raise UserError(f"{where} is not a text file: {str(error).splitlines()[0]}") from error
-    except OmegaConfBaseException as error:
-        key = getattr(error, "full_key", None)
-        raise UserError(f"{where}: {key} {_BROKEN_REFERENCE}") from error
-    except OSError as error:
-        raise UserError(f"{where} cannot be read: {error.strerror or error}") from error
-    if not isinstance(config, DictConfig):
-        raise UserError(f"{where} holds a list; a recipe is made of `key: value` lines")
-    if not config:
-        raise UserError(f"{where} is empty; a recipe is made of `key: value` lines")
-    return {str(key): value for key, value in OmegaConf.to_container(config).items()}
+    known = [*methods(), *ablations()]
+    if name in known:
+        return overlay(name)
+    else_one_of = f"; give one of {', '.join(methods())}, or an ablation that `losia recipes` lists"
+    raise UserError(f"there is no method {name}{did_you_mean(name, known) or else_one_of}")
 
 
 def _read_overrides(overrides: Sequence[str]) -> dict[str, Any]:
@@ -217,7 +163,7 @@ def _read_overrides(overrides: Sequence[str]) -> dict[str, Any]:
             advice = f"""put text with special characters in quotes, '{key}="..."'"""
             raise UserError(f"cannot read the override {text!r}: {advice}") from error
         except OmegaConfBaseException as error:
-            raise UserError(f"the override {text!r} {_BROKEN_REFERENCE}") from error
+            raise UserError(f"the override {text!r} {BROKEN_REFERENCE}") from error
     return OmegaConf.to_container(OmegaConf.from_dotlist(list(overrides)))
 
 
@@ -231,19 +177,14 @@ def _set_aside(given: dict[str, Any], overlay: dict[str, Any], method: str) -> d
     return dropped
 
 
-def _find_data(values: dict[str, Any], recipe: Path) -> None:
+def _find_data(values: dict[str, Any], given: Sequence[Layer]) -> None:
     folder = values.get("dataset_dir")
     if isinstance(folder, str) and not Path(folder, "dataset_info.json").is_file():
-        beside = recipe.absolute().parent / folder
-        if (beside / "dataset_info.json").is_file():
-            values["dataset_dir"] = str(beside)
-
-
-def _shown(path: Path) -> str:
-    """The path as the user knows it: a shipped recipe's is recipes/NAME.yaml, wherever it lies."""
-    root = project_recipes()
-    inside = path.absolute().is_relative_to(root)
-    return str(Path("recipes") / path.absolute().relative_to(root)) if inside else str(path)
+        for layer in reversed(given):
+            beside = layer.path.absolute().parent / folder
+            if (beside / "dataset_info.json").is_file():
+                values["dataset_dir"] = str(beside)
+                return
 
 
 def _header(path: Path) -> str:
