@@ -1,4 +1,4 @@
-"""`python -m losia_cli.bench step [KEY=VALUE ...]` or `memory [KEY=VALUE ...]`.
+"""`python -m losia_cli.bench step [KEY=VALUE ...]`, `sizes [...]` or `memory [...]`.
 
 The keys are `losia bench`'s options: `model=llama2-7b checkpointing=true json=FILE`. This needs no
 package beyond torch, transformers and peft.
@@ -6,11 +6,12 @@ package beyond torch, transformers and peft.
 
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from losia_cli.bench import command
-from losia_cli.bench.settings import StepSettings
+from losia_cli.bench.settings import SIZE_DEFAULTS, StepSettings
 from losia_cli.errors import UserError
 from losia_cli.spelling import did_you_mean
 
@@ -27,15 +28,18 @@ def main(words: Sequence[str]) -> int:
 
 def _run(words: Sequence[str]) -> None:
     benchmark, *pairs = words or [""]
-    if benchmark == "step":
+    if benchmark in _STEPS:
         values = _read(pairs, _STEP | _JSON)
         json_file = values.pop("json", None)
-        command.step(StepSettings(**values), json_file, print, _progress)
+        run, defaults = _STEPS[benchmark]
+        run(replace(defaults, **values), json_file, print, _progress)
     elif benchmark == "memory":
         values = _read(pairs, _MEMORY | _JSON)
         command.memory(values.get("methods", ()), values.get("json"), print, _progress)
     else:
-        raise UserError(f"unknown benchmark {benchmark!r}: name step or memory, then KEY=VALUE")
+        raise UserError(
+            f"unknown benchmark {benchmark!r}: name step, sizes or memory, then KEY=VALUE"
+        )
 
 
 def _progress(line: str) -> None:
@@ -64,6 +68,7 @@ def _truth(value: str) -> bool:
     return {"true": True, "false": False}[value.lower()]
 
 
+_STEPS = {"step": (command.step, StepSettings()), "sizes": (command.sizes, SIZE_DEFAULTS)}
 _JSON: dict[str, Callable[[str], Any]] = {"json": Path}
 _MEMORY: dict[str, Callable[[str], Any]] = {"methods": _names}
 _STEP: dict[str, Callable[[str], Any]] = {

@@ -12,17 +12,51 @@ Say = Callable[[str], None]
 
 
 def step(settings: StepSettings, json_file: Path | None, say: Say, progress: Say) -> None:
-    """Measure a training step and `say` the table.
+    """Measure a training step and `say` the table, LLaMA-2 7B's beside the paper's latencies.
 
     Raises:
         UserError: the model cannot be loaded, or `json_file` cannot be written.
     """
     _refuse_unwritable(json_file)
+    from losia_cli.bench import latency
     from losia_cli.bench.step import render, run_step_benchmark
 
     result = run_step_benchmark(settings, progress)
     say(render(result))
+    if settings.model == latency.PAPERS_MODEL:
+        say("\n" + latency.render([result]))
     _write(json_file, result)
+
+
+def sizes(settings: StepSettings, json_file: Path | None, say: Say, progress: Say) -> None:
+    """Count parameters by size, measure their memory on a GPU, and `say` the table.
+
+    Raises:
+        UserError: an unknown method, the model cannot be loaded, or `json_file` cannot be written.
+    """
+    _refuse_unwritable(json_file)
+    from losia_cli.bench.sizes import render, run_size_benchmark
+
+    result = run_size_benchmark(settings, progress)
+    say(render(result))
+    _write(json_file, result)
+
+
+def compare_latencies(files: Sequence[Path], plot: Path | None, say: Say) -> None:
+    """Read step or size benchmarks, `say` them as one table of latencies, and draw them.
+
+    Raises:
+        UserError: a file is not a measurement like the others, or `plot` cannot be written.
+    """
+    _refuse_unwritable(plot)
+    from losia_cli.bench import latency
+
+    results = latency.read(files)
+    say(latency.render(results))
+    if plot is not None:
+        from losia_cli.bench.plot import draw
+
+        draw(results, plot)
 
 
 def memory(methods: Sequence[str], json_file: Path | None, say: Say, progress: Say) -> None:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from losia_cli.bench import galore
 from losia_cli.bench.clock import Phase
 from losia_cli.bench.settings import FLOOR
 from losia_cli.method import LoSiAConfig, LoSiAController, attach, use_chunked_loss
@@ -19,10 +20,21 @@ RATE = 1e-5
 
 @dataclass(frozen=True)
 class Row:
-    """What is measured together: a method, for LoSiA with or without a group being scored."""
+    """What is measured together: a method and its size.
+
+    Attributes:
+        method: one of `STEP_METHODS`, or the floor.
+        scored: for LoSiA, whether a group is being scored.
+        rank: of LoRA and DoRA.
+        rank_factor: LoSiA's p.
+        output_factor: LoSiA's p_o.
+    """
 
     method: str
     scored: bool = False
+    rank: int = LORA_RANK
+    rank_factor: float = LoSiAConfig.rank_factor
+    output_factor: float = LoSiAConfig.output_factor
 
     @property
     def name(self) -> str:
@@ -43,15 +55,19 @@ def rows(methods: Sequence[str]) -> list[Row]:
 def install(row: Row, model: PreTrainedModel) -> tuple[nn.Module, LoSiAController | None]:
     """Put the row's method into `model`, all of whose parameters are frozen.
 
-    The floor trains nothing. LoRA and DoRA are PEFT's, rank 64, in every linear of the decoder
-    layers, with float32 adapters. LoSiA has the settings of the paper.
+    The floor trains nothing. LoRA and DoRA are PEFT's, in every linear of the decoder layers, with
+    float32 adapters. GaLore trains those linears and the output layer, all in full. LoSiA has the
+    settings of the paper.
     """
     if row.method == FLOOR:
         return model, None
     if row.method == "full":
         return model.requires_grad_(True), None
+    if row.method == "galore":
+        galore.unfreeze(model)
+        return model, None
     if not _is_losia(row.method):
-        return _with_adapters(model, use_dora=row.method == "dora"), None
+        return _with_adapters(model, row), None
     controller = attach(model, _losia_config(row))
     if row.method.endswith("-chunked"):
         use_chunked_loss(model)
@@ -79,7 +95,7 @@ class TrainingStep:
         model.enable_input_require_grads()
         self._ids, self._dtype = ids, model.dtype
         self.model, self.controller = install(row, model)
-        self.optimizer = self._optimizer()
+        self.optimizer = self._optimizer(row)
         self._loss: Tensor | None = None
         if self.controller is not None:
             _start(self.controller, row.scored)
@@ -108,7 +124,10 @@ class TrainingStep:
             self.optimizer.step()
             self.optimizer.zero_grad()
 
-    def _optimizer(self) -> torch.optim.Optimizer | None:
+    def _optimizer(self, row: Row) -> torch.optim.Optimizer | None:
+        if row.method == "galore":
+            galore.update_in_backward(self.model, RATE)
+            return None
         if self.controller is not None:
             optimizer = torch.optim.AdamW(self.controller.parameter_groups(), RATE, fused=True)
             self.controller.drive(optimizer)
@@ -154,14 +173,14 @@ def _is_losia(method: str) -> bool:
     return method.startswith("losia")
 
 
-def _with_adapters(model: PreTrainedModel, use_dora: bool) -> nn.Module:
+def _with_adapters(model: PreTrainedModel, row: Row) -> nn.Module:
     from peft import LoraConfig, get_peft_model
 
     config = LoraConfig(
-        r=LORA_RANK,
-        lora_alpha=2 * LORA_RANK,
+        r=row.rank,
+        lora_alpha=2 * row.rank,
         target_modules="all-linear",
-        use_dora=use_dora,
+        use_dora=row.method == "dora",
         task_type="CAUSAL_LM",
     )
     return get_peft_model(model, config)
@@ -169,6 +188,8 @@ def _with_adapters(model: PreTrainedModel, use_dora: bool) -> nn.Module:
 
 def _losia_config(row: Row) -> LoSiAConfig:
     return LoSiAConfig(
+        rank_factor=row.rank_factor,
+        output_factor=row.output_factor,
         pro=row.method != "losia",
         schedule="async" if row.scored else "static",
         period=STEPS_PER_TURN + 1,  # no slot ends within a turn

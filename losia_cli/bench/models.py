@@ -1,6 +1,7 @@
 """The base model, and copies of it that share its weights."""
 
 import copy
+import os
 from typing import Any
 
 import torch
@@ -15,9 +16,11 @@ def load_base(name: str, dtype: torch.dtype, device: torch.device) -> PreTrained
     """A preset with random weights, made on `device`, or a pre-trained model, moved there.
 
     Raises:
-        UserError: `name` is neither a preset nor a model that can be loaded.
+        UserError: `name` is neither a preset nor a model that can be loaded, or it is a preset
+            whose weights alone are more than the device's memory.
     """
     if name in PRESETS:
+        _refuse_too_large(name, dtype, device)
         return random_llama(PRESETS[name].config, dtype, device)
     try:
         model = AutoModelForCausalLM.from_pretrained(name, dtype=dtype)
@@ -37,6 +40,27 @@ def random_llama(
     with torch.device(device):
         model = AutoModelForCausalLM.from_config(LlamaConfig(**config), dtype=dtype)
     return model.train()
+
+
+def _refuse_too_large(name: str, dtype: torch.dtype, device: torch.device) -> None:
+    model = random_llama(PRESETS[name].config, dtype, torch.device("meta"))
+    weights = sum(parameter.nbytes for parameter in model.parameters())
+    there = _memory(device)
+    if there is not None and weights > there:
+        raise UserError(
+            f"{name} takes {weights / 1e9:.1f} GB in {str(dtype).removeprefix('torch.')}, but the "
+            f"{device.type.upper()} has {there / 1e9:.1f} GB of memory: measure a smaller model, "
+            "such as losia bench step --model smollm2-135m"
+        )
+
+
+def _memory(device: torch.device) -> int | None:
+    """Bytes that `device` has; None where weights take none."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_properties(device).total_memory
+    if device.type == "meta":
+        return None
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def sharing_copy(base: PreTrainedModel) -> PreTrainedModel:

@@ -8,7 +8,9 @@ from losia_cli.errors import UserError
 from losia_cli.spelling import did_you_mean
 
 FLOOR = "floor"
-STEP_METHODS = ("full", "lora", "dora", "losia", "losia-pro", "losia-pro-chunked")
+USUAL_METHODS = ("full", "lora", "dora", "losia", "losia-pro", "losia-pro-chunked")
+STEP_METHODS = (*USUAL_METHODS, "galore")  # which needs a package more, and minutes for its SVDs
+SIZE_METHODS = ("lora", "dora", "losia", "losia-pro")
 MEMORY_METHODS = (FLOOR, "losia-pro", "losia", "lora", "dora", "full")
 DTYPES = ("auto", "float32", "bfloat16")
 
@@ -77,7 +79,7 @@ class StepSettings:
     """
 
     model: str = "tiny-1024"
-    methods: tuple[str, ...] = STEP_METHODS
+    methods: tuple[str, ...] = USUAL_METHODS
     batch: int = 0
     tokens: int = 0
     repeats: int = 5
@@ -111,3 +113,6 @@ def refuse_unknown(methods: Sequence[str], known: Collection[str]) -> None:
         if method not in known:
             hint = did_you_mean(method, known)
             raise UserError(f"unknown method {method!r}{hint} (methods: {', '.join(known)})")
+
+
+SIZE_DEFAULTS = StepSettings("llama2-7b", ("lora", "losia"), repeats=1, checkpointing=True)

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from losia_cli.bench import galore
 from losia_cli.bench.clock import Phase, spread, time_phases
 from losia_cli.bench.methods import (
     STEPS_PER_TURN,
@@ -32,7 +33,7 @@ from losia_cli.bench.methods import (
 )
 from losia_cli.bench.models import load_base, sharing_copy
 from losia_cli.bench.settings import FLOOR, StepSettings
-from losia_cli.bench.table import table
+from losia_cli.bench.table import heading, table
 
 FULL_GRADIENT = "full gradient of the scored group"
 PHASES = ("forward", "backward", "optimizer")
@@ -40,10 +41,14 @@ PHASES = ("forward", "backward", "optimizer")
 
 @dataclass(frozen=True)
 class Turn:
-    """The measured steps of one turn: the seconds of each one's phases, and the peak of memory."""
+    """The measured steps of one turn: the seconds of each one's phases, and the peak of memory.
+
+    `first` are the seconds of the whole first step, which is not among `steps`.
+    """
 
     steps: list[tuple[float, ...]]
     peak_bytes: int | None = None
+    first: float = 0.0
 
     def seconds(self, phases: slice = slice(None)) -> float:
         """The median over the steps of the chosen phases together."""
@@ -67,17 +72,23 @@ def run_step_benchmark(
         `summarize`.
 
     Raises:
-        UserError: the model cannot be loaded.
+        UserError: the model cannot be loaded, or GaLore's package is not there.
     """
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if "galore" in settings.methods:
+        galore.refuse_without_package()
+    device = find_device()
     settings = settings.filled(on_gpu=device.type == "cuda")
     base = load_base(settings.model, getattr(torch, settings.dtype), device)
     listed = rows(settings.methods)
-    turns = take_turns(_prepared(listed, base, settings), settings.repeats, device, progress)
+    prepared = prepare_training({row.name: row for row in listed}, base, settings)
+    if any(row.scored for row in listed):
+        targets, tokens = scored_group(base), settings.batch * settings.tokens
+        prepared[FULL_GRADIENT] = lambda: FullGradient(targets, tokens).phases
+    turns = take_turns(prepared, settings.repeats, device, progress)
     return {
         "benchmark": "step",
         "settings": asdict(settings),
-        "machine": _machine(device),
+        "machine": machine(device),
         "scored_linears": [target.name for target in scored_group(base)],
         "rows": summarize(listed, turns),
     }
@@ -116,8 +127,9 @@ def summarize(listed: Sequence[Row], turns: Turns) -> dict[str, dict[str, Any]]:
         By the row's name: `seconds` of each phase and of the whole `step`; `of_lora`, `of_floor`
         and `passes_of_floor` (forward and backward alone), where scored rows are compared with the
         floor and the scored group's full gradient together; `optimizer_share` of the step;
-        `peak_bytes` on a GPU. Each is the median with the quartiles: over all steps for seconds
-        and shares, over the rounds for ratios.
+        `peak_bytes` on a GPU; of GaLore, `projection`: the seconds that finding its projections
+        takes, and how many steps they serve. Each is the median with the quartiles: over all steps
+        for seconds and shares, over the rounds for ratios and projections.
     """
     summary: dict[str, dict[str, Any]] = {}
     for row in listed:
@@ -129,13 +141,16 @@ def summarize(listed: Sequence[Row], turns: Turns) -> dict[str, dict[str, Any]]:
         passes = slice(0, 2)
         steps = [step for turn in mine for step in turn.steps]
         entry: dict[str, Any] = {
-            "seconds": _seconds(steps),
+            "seconds": phase_seconds(steps),
             "of_floor": _ratio(mine, floor),
             "passes_of_floor": _ratio(mine, floor, passes),
             "optimizer_share": asdict(spread(step[-1] / sum(step) for step in steps)),
             "of_lora": _ratio(mine, [turns.get("lora", [])]),
-            "peak_bytes": max(turn.peak_bytes or 0 for turn in mine) or None,
+            "peak_bytes": largest_peak(mine),
         }
+        if row.method == "galore":
+            seconds = spread(turn.first - turn.seconds() for turn in mine)
+            entry["projection"] = {"seconds": asdict(seconds), "steps": galore.PERIOD}
         summary[row.name] = entry
     if turns.get(FULL_GRADIENT):
         products = [step for turn in turns[FULL_GRADIENT] for step in turn.steps]
@@ -145,14 +160,11 @@ def summarize(listed: Sequence[Row], turns: Turns) -> dict[str, dict[str, Any]]:
 
 def render(result: dict[str, Any]) -> str:
     """The result of `run_step_benchmark` as a table with its legend."""
-    used, machine = result["settings"], result["machine"]
     header = ["", *PHASES, "step", "of LoRA", "of floor", "its passes", "optimizer", "peak GiB"]
     lines = [[name, *_cells(entry)] for name, entry in result["rows"].items()]
     return "\n".join(
         [
-            f"{used['model']}, {used['dtype']}, {used['batch']} x {used['tokens']} tokens, "
-            f"checkpointing {'on' if used['checkpointing'] else 'off'}, {used['repeats']} rounds, "
-            f"{machine['device']}, {machine['threads']} threads",
+            heading(result),
             "",
             table(header, lines),
             "",
@@ -163,30 +175,26 @@ def render(result: dict[str, Any]) -> str:
     )
 
 
-def _prepared(
-    listed: Sequence[Row], base: PreTrainedModel, settings: StepSettings
+def prepare_training(
+    named: Mapping[str, Row], base: PreTrainedModel, settings: StepSettings
 ) -> dict[str, Callable[[], Sequence[Phase]]]:
-    """For each row, and for the full gradient of the scored group, what prepares a turn of it."""
+    """For each row by its name, what prepares a turn of it."""
     ids = _batch(base, settings.batch, settings.tokens)
 
     def training(row: Row) -> Callable[[], Sequence[Phase]]:
         return lambda: TrainingStep(row, sharing_copy(base), ids, settings.checkpointing).phases
 
-    prepared = {row.name: training(row) for row in listed}
-    if any(row.scored for row in listed):
-        targets = scored_group(base)
-        prepared[FULL_GRADIENT] = lambda: FullGradient(targets, ids.numel()).phases
-    return prepared
+    return {name: training(row) for name, row in named.items()}
 
 
 def _turn(prepare: Callable[[], Sequence[Phase]], device: torch.device) -> Turn:
     phases = prepare()
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    time_phases(phases, device)
+    first = sum(time_phases(phases, device))
     steps = [time_phases(phases, device) for _ in range(STEPS_PER_TURN - 1)]
     peak = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else None
-    return Turn(steps, peak)
+    return Turn(steps, peak, first)
 
 
 def _clean_up(device: torch.device) -> None:
@@ -202,7 +210,13 @@ def _batch(base: PreTrainedModel, batch: int, tokens: int) -> Tensor:
     return torch.randint(size, (batch, tokens), generator=generator).to(base.device)
 
 
-def _seconds(steps: Sequence[tuple[float, ...]]) -> dict[str, Any]:
+def largest_peak(turns: Sequence[Turn]) -> int | None:
+    """The largest peak of memory in bytes; None without a GPU."""
+    return max(turn.peak_bytes or 0 for turn in turns) or None
+
+
+def phase_seconds(steps: Sequence[tuple[float, ...]]) -> dict[str, Any]:
+    """The spread of each phase's seconds, and of the whole `step`'s."""
     by_phase = dict(zip(PHASES, zip(*steps, strict=True), strict=True))
     seconds = {phase: asdict(spread(values)) for phase, values in by_phase.items()}
     return {**seconds, "step": asdict(spread(map(sum, steps)))}
@@ -222,7 +236,13 @@ def _ratio(
     )
 
 
-def _machine(device: torch.device) -> dict[str, Any]:
+def find_device() -> torch.device:
+    """The GPU where there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def machine(device: torch.device) -> dict[str, Any]:
+    """What a result was measured on."""
     on_gpu = device.type == "cuda"
     return {
         "device": torch.cuda.get_device_name(device) if on_gpu else platform.machine(),

@@ -1,6 +1,19 @@
-"""A table in plain text."""
+"""A table in plain text, and what stands above it."""
 
 from collections.abc import Sequence
+from typing import Any
+
+OPEN = "–"  # a number that is not there
+
+
+def heading(result: dict[str, Any]) -> str:
+    """What was measured, and where, in a line."""
+    used, machine = result["settings"], result["machine"]
+    return (
+        f"{used['model']}, {used['dtype']}, {used['batch']} x {used['tokens']} tokens, "
+        f"checkpointing {'on' if used['checkpointing'] else 'off'}, {used['repeats']} rounds, "
+        f"{machine['device']}, {machine['threads']} threads"
+    )
 
 
 def table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:

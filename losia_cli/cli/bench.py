@@ -6,7 +6,14 @@ from typing import Annotated
 import typer
 
 from losia_cli.bench import command
-from losia_cli.bench.settings import MEMORY_METHODS, PRESETS, STEP_METHODS, StepSettings
+from losia_cli.bench.settings import (
+    MEMORY_METHODS,
+    PRESETS,
+    SIZE_DEFAULTS,
+    SIZE_METHODS,
+    STEP_METHODS,
+    StepSettings,
+)
 from losia_cli.cli.app import app
 
 bench = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown")
@@ -26,8 +33,9 @@ def step(
         str, typer.Option(help=f"{', '.join(PRESETS)} (random weights), a path or a hub id.")
     ] = DEFAULTS.model,
     methods: Annotated[
-        str, typer.Option(help="Which to measure, with commas between; the floor always is.")
-    ] = ",".join(STEP_METHODS),
+        str,
+        typer.Option(help=f"Which of {', '.join(STEP_METHODS)} to measure; the floor always is."),
+    ] = ",".join(DEFAULTS.methods),
     batch: Annotated[int, typer.Option(help="Sequences per step; 0: the model's own.")] = 0,
     tokens: Annotated[int, typer.Option(help="Tokens per sequence; 0: the model's own.")] = 0,
     repeats: Annotated[
@@ -54,6 +62,48 @@ def step(
         model, tuple(methods.split(",")), batch, tokens, repeats, dtype, checkpointing
     )
     command.step(settings, json_file, typer.echo, _progress)
+
+
+@bench.command()
+def sizes(
+    model: Annotated[
+        str, typer.Option(help=f"{', '.join(PRESETS)} (random weights), a path or a hub id.")
+    ] = SIZE_DEFAULTS.model,
+    methods: Annotated[str, typer.Option(help=f"Which of {', '.join(SIZE_METHODS)}.")] = ",".join(
+        SIZE_DEFAULTS.methods
+    ),
+    repeats: Annotated[int, typer.Option(help="Rounds to measure.")] = SIZE_DEFAULTS.repeats,
+    checkpointing: Annotated[
+        bool, typer.Option(help="Recompute activations in backward.")
+    ] = SIZE_DEFAULTS.checkpointing,
+    json_file: Json = None,
+) -> None:
+    """Count what LoRA's ranks and LoSiA's factors train: the paper's Table 14.
+
+    On a GPU, memory and time of training steps are measured too. Example:
+
+        losia bench sizes --json sizes.json
+    """
+    settings = StepSettings(
+        model, tuple(methods.split(",")), repeats=repeats, checkpointing=checkpointing
+    )
+    command.sizes(settings, json_file, typer.echo, _progress)
+
+
+@bench.command()
+def latency(
+    files: Annotated[
+        list[Path], typer.Argument(metavar="JSON...", help="Of losia bench step or sizes.")
+    ],
+    plot: Annotated[Path | None, typer.Option(help="Draw memory and latency to this file.")] = None,
+) -> None:
+    """Lay step benchmarks side by side in microseconds per token: the paper's Table 15.
+
+    Nothing is measured. Example:
+
+        losia bench latency with.json without.json --plot latency.png
+    """
+    command.compare_latencies(files, plot, typer.echo)
 
 
 @bench.command()

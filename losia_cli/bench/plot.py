@@ -1,0 +1,52 @@
+"""Memory and microseconds per token as bars: the paper's Figures 5, 11 and 12."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from losia_cli.bench.latency import PHASES, latencies, printed
+from losia_cli.bench.table import heading
+from losia_cli.errors import UserError
+
+
+def draw(results: Sequence[dict[str, Any]], path: Path) -> None:
+    """Write the plot of `results`, the paper's totals and memory as diamonds.
+
+    Raises:
+        UserError: matplotlib is not there, or cannot write `path`.
+    """
+    try:
+        import matplotlib
+    except ImportError as error:
+        raise UserError("a plot needs a package: pip install matplotlib") from error
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    rows = [(result, latency) for result in results for latency in latencies(result)]
+    rows = [(result, latency) for result, latency in rows if not latency.failed]
+    size = (11, 1.6 + 0.3 * len(rows))
+    figure, (memory, time) = pyplot.subplots(1, 2, figsize=size, sharey=True, layout="constrained")
+    places = range(len(rows))
+    memory.barh(places, [latency.memory or 0 for _, latency in rows], color="C7")
+    start = [0.0] * len(rows)
+    for phase in PHASES[:-1]:
+        parts = [latency.phases[phase] for _, latency in rows]
+        time.barh(places, parts, left=start, label=phase)
+        start = [begun + part for begun, part in zip(start, parts, strict=True)]
+    for place, (result, latency) in enumerate(rows):
+        theirs = printed(result, latency.name)
+        if theirs is not None and "total" in theirs.phases:
+            time.plot(theirs.phases["total"], place, "kD", markersize=4)
+        if theirs is not None and theirs.memory is not None:
+            memory.plot(theirs.memory, place, "kD", markersize=4)
+    memory.set(xlabel="peak GB", yticks=places, yticklabels=[row.label for _, row in rows])
+    memory.invert_yaxis()
+    time.set(xlabel="microseconds per token")
+    time.legend(fontsize="small")
+    figure.suptitle(heading(results[0]).partition(", checkpointing")[0])
+    try:
+        figure.savefig(path, dpi=120)
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot write {path}: {error}") from error
+    finally:
+        pyplot.close(figure)
