@@ -15,7 +15,8 @@ from losia_cli.reproduction.tables import ALONE, Place, published
 HOURS = "Time(h)"
 HOURS_PRO = "Time(h), Pro"
 MEMORY = "Mem(GB)"
-COSTS = (MEMORY, HOURS, HOURS_PRO)  # columns where less is better
+SECONDS = "Seconds"
+COSTS = (MEMORY, HOURS, HOURS_PRO, SECONDS)  # columns where less is better
 AVERAGE = "Avg."
 
 Result = dict[str, Any]
@@ -68,7 +69,7 @@ def collect(plan: Plan, find: Find) -> Numbers:
     rows: Numbers = {}
     for row, columns in grouped.items():
         printed = _printed(beside, row)
-        scores = {name: _score(found, find, printed.get(name)) for name, found in columns.items()}
+        scores = _scores(columns, find, printed)
         if AVERAGE in beside.columns and AVERAGE not in scores:
             scores[AVERAGE] = _average(scores, beside, printed.get(AVERAGE))
         cells = [place.cell for found in columns.values() for place in found]
@@ -106,22 +107,45 @@ def _printed(beside: paper.Table, row: Row) -> Mapping[str, float | None]:
     return next(found, {})
 
 
-def _score(places: Sequence[Place], find: Find, printed: float | None) -> Number:
-    """The mean over seeds, at the best of the settings that were tried."""
+def _scores(
+    columns: Mapping[str, Sequence[Place]], find: Find, printed: Mapping[str, float | None]
+) -> dict[str, Number]:
+    """A row's scores, each model's at the setting that is best in its first column.
+
+    So what a model forgot is not read from another one than what it learned.
+    """
+    best: dict[str, Row] = {}
+    scores = {}
+    for name, places in columns.items():
+        means = _means(places, find)
+        chosen = best.get(places[0].cell.dataset)
+        if chosen not in means and means:
+            chosen = max(means, key=lambda setting: means[setting].ours or 0.0)
+            best.setdefault(places[0].cell.dataset, chosen)
+        scores[name] = _chosen(places, means, chosen, printed.get(name))
+    return scores
+
+
+def _means(places: Sequence[Place], find: Find) -> dict[Row, Number]:
+    """The mean over seeds, by the setting."""
     tried: dict[Row, list[Number]] = defaultdict(list)
     for place in places:
         one = _read(place, find(place.cell))
         if one is not None:
             tried[_setting(place.cell)].append(one)
-    means = {setting: _mean(ones) for setting, ones in tried.items()}
-    if not means:
+    return {setting: _mean(ones) for setting, ones in tried.items()}
+
+
+def _chosen(
+    places: Sequence[Place], means: Mapping[Row, Number], chosen: Row | None, printed: float | None
+) -> Number:
+    """The number at the chosen setting, with a note of what was chosen among."""
+    if chosen is None or chosen not in means:
         return Number(None, paper=printed)
-    best = max(means, key=lambda setting: means[setting].ours or 0.0)
     settings = {_setting(place.cell) for place in places}
-    chosen = ", ".join(best) if len(settings) > 1 else ""
-    chosen += f" (of {len(means)} of {len(settings)} tried)" if len(means) < len(settings) else ""
-    found = means[best]
-    note = "; ".join(text for text in (found.note, chosen) if text)
+    among = f"{', '.join(chosen)}, of {len(means)} of {len(settings)} tried"
+    found = means[chosen]
+    note = "; ".join(text for text in (found.note, among if len(settings) > 1 else "") if text)
     return Number(found.ours, found.error, found.seeds, printed, note)
 
 
@@ -172,10 +196,12 @@ def _costs(
     pro = cells[0].method != "losia" and HOURS_PRO in beside.columns
     seconds = [run["seconds"] for run in runs if not run["resumed_from"]]
     memory = [run["peak_memory_bytes"] for run in runs]
+    largest = max(memory) / 1e9 if memory else None
+    found = {MEMORY: Number(largest, paper=printed.get(MEMORY))}
+    longest = max(seconds) if seconds else None
+    if SECONDS in beside.columns:
+        return found | {SECONDS: Number(longest, paper=printed.get(SECONDS))}
     column = HOURS_PRO if pro and printed.get(HOURS_PRO) is not None else HOURS
-    found = {
-        MEMORY: Number(max(memory) / 1e9 if memory else None, paper=printed.get(MEMORY)),
-        HOURS: Number(None, paper=printed.get(HOURS)),
-    }
-    hours = max(seconds) / 3600 if seconds else None
+    hours = None if longest is None else longest / 3600
+    found[HOURS] = Number(None, paper=printed.get(HOURS))
     return found | {column: Number(hours, paper=printed.get(column))}

@@ -17,7 +17,7 @@ SCORED_ON = {
     "alpaca-gpt4": ("mmlu-ppl", "mmlu-gen"),
     **{name: (name,) for name in GROUPS["table2"]},
 }
-PEFT_SUITE = "peft-suite"
+PEFT_SUITE, COMPARE = "peft-suite", "compare"
 ALONE, UNTRAINED = "ST", "untrained"  # columns of Table 12; the second is ours
 DOMAINS = ("metamath", "magicoder", "alpaca-gpt4")
 
@@ -29,6 +29,26 @@ _ABLATIONS = {
     "gradient": "ablations/gradient",
     "no-rewarm": "ablations/no-rewarm",
     "full-head": "ablations/full-head",
+}
+# Of the comparison: what is taught -> the suite that asks for it; what should not be forgotten.
+_TAUGHT = {"arc-e": "arc-e", "gsm8k": "gsm8k-train-prompt"}
+KEPT = ("piqa", "hellaswag")
+_MEASURED = ("Mem(GB)", "Seconds")
+_FULL, _LOW_RANK, _SUBNET = (1e-5, 3e-5, 1e-4), (5e-4, 1e-3, 3e-3), (5e-4, 1e-3, 2e-3)
+_REDRAWN = ("losia_localization=random", "losia_initial_subnet=random")
+# A row -> its method, its rates, and what is laid over. LoRA's rank of 8 trains about as many
+# parameters as p = 1/8.
+_COMPARED: dict[str, tuple[str, tuple[float, ...], tuple[str, ...]]] = {
+    "full fine-tuning": ("full", _FULL, ()),
+    "LoRA r=8": ("lora", _LOW_RANK, ("lora_rank=8", "lora_alpha=16")),
+    "LoRA r=64": ("lora", _LOW_RANK, ()),
+    "PiSSA r=8": ("pissa", _LOW_RANK, ("lora_rank=8", "lora_alpha=16")),
+    "DoRA r=8": ("dora", _LOW_RANK, ("lora_rank=8", "lora_alpha=16")),
+    "GaLore r=128": ("galore", _FULL, ("galore_rank=128", "galore_update_interval=50")),
+    "LoSiA-Pro p=1/8": ("losia-pro", _SUBNET, ()),
+    "LoSiA-Pro p=1/4": ("losia-pro", _SUBNET, ("losia_rank_factor=0.25",)),
+    "random subnets 1/8": ("losia-pro", _SUBNET, _REDRAWN),
+    "static scored 1/8": ("losia-pro", _SUBNET, ("losia_schedule=static",)),
 }
 _ROWS = {"@30K": "metamathqa_30k", "@50K": "metamathqa", "@70K": "metamathqa_70k"}
 
@@ -208,8 +228,28 @@ def _peft_suite() -> Iterator[Place]:
         yield Place((name,), "GSM8K", trained, Reading(*scored))
 
 
+def _compare() -> Iterator[Place]:
+    """A small real model, taught two real sets by every method at three rates each."""
+    for dataset, skill in _TAUGHT.items():
+        recipe, suites = f"compare/smollm2-135m-{dataset}", (skill, *KEPT)
+        untrained = base("smollm2-135m", recipe, suites)
+        columns = [(SUITES[suite].column or "GSM8K", suite) for suite in suites]
+        for column, suite in columns:
+            yield Place((dataset, BASE), column, untrained, Reading(suite))
+        for name, (method, tried, overrides) in _COMPARED.items():
+            for rate in tried:
+                given = (*overrides, f"learning_rate={rate:g}")
+                trained = Cell(recipe, "smollm2-135m", dataset, method, given, suites)
+                for column, suite in columns:
+                    yield Place((dataset, name), column, trained, Reading(suite))
+
+
 def published(name: str) -> paper.Table:
     """The numbers that a table's are laid beside: the paper's or, for `peft-suite`, PEFT's own."""
+    if name == COMPARE:
+        columns = ("ARC-E", "GSM8K", *(SUITES[suite].column for suite in KEPT), *_MEASURED)
+        title = "SmolLM2-135M taught two sets by every method, each at the best of three rates"
+        return paper.Table(title, ("taught", "method"), columns, ())
     if name != PEFT_SUITE:
         return paper.table(int(name.removeprefix("table")))
     rows = tuple(
@@ -218,13 +258,13 @@ def published(name: str) -> paper.Table:
             {
                 "GSM8K": one.values["accuracy"],
                 "Mem(GB)": one.values["memory"] / 1e9,
-                "Time(h)": one.values["step seconds"] / 3600,
+                "Seconds": one.values["step seconds"],
             },
         )
         for one in peft_suite.experiments()
     )
-    title = "PEFT's comparison on MetaMathQA, Llama-3.2-3B; one L40S; hours of the steps alone"
-    return paper.Table(title, ("experiment",), ("GSM8K", "Mem(GB)", "Time(h)"), rows)
+    title = "PEFT's comparison on MetaMathQA, Llama-3.2-3B, beside its numbers on one L40S"
+    return paper.Table(title, ("experiment",), ("GSM8K", *_MEASURED), rows)
 
 
 _PLANS: dict[str, Callable[[], Iterator[Place]]] = {
@@ -237,4 +277,5 @@ _PLANS: dict[str, Callable[[], Iterator[Place]]] = {
     "table10": _rank_factors,
     "table11": _domains_of_mmlu,
     PEFT_SUITE: _peft_suite,
+    COMPARE: _compare,
 }

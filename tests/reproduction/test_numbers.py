@@ -183,3 +183,21 @@ def test_table_5_is_table_12_summed_up():
     matrix = collect(make("table12"), found)
     assert matrix["losia", "SIQA"]["Winogrande"].difference == pytest.approx(0)
     assert "untrained" in matrix["lora", "PIQA"]
+
+
+def test_what_is_forgotten_is_read_from_the_model_that_learned_best():
+    plan = make("compare", methods=["lora"], datasets=["arc-e"])
+
+    def found(cell):
+        best = "learning_rate=0.001" in cell.overrides
+        scores = {"arc-e": 60, "piqa": 50, "hellaswag": 20} if best else {}
+        return {
+            "scores": {suite: scored(scores.get(suite, 55)) for suite in cell.suites},
+            "training": None if cell.method == BASE else run(seconds=60.0),
+        }
+
+    ours = collect(plan, found)["arc-e", "LoRA r=8"]
+    assert [ours[name].ours for name in ("ARC-E", "PIQA", "HellaSwag", "Seconds")] == (
+        pytest.approx([60, 50, 20, 60])
+    )
+    assert "GSM8K" not in ours
