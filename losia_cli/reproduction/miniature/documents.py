@@ -41,8 +41,8 @@ _CHOICES: dict[str, tuple[str, str, int, Callable[..., rows.Row], Callable[..., 
 }
 
 
-def write(sources: Path, documents: Path) -> dict[str, Path]:
-    """Write both; training set -> its file.
+def write(sources: Path, documents: Path) -> list[str]:
+    """Write both; the training rows' texts.
 
     Args:
         sources: the folder for NAME.jsonl of each training set.
@@ -50,7 +50,10 @@ def write(sources: Path, documents: Path) -> dict[str, Path]:
     """
     training = {**_sums(documents), **_programs(documents), **_facts(documents)}
     training |= {name: _one_choice(name, documents) for name in _CHOICES}
-    return {name: _write(sources / f"{name}.jsonl", found) for name, found in training.items()}
+    for name, found in training.items():
+        _write(sources / f"{name}.jsonl", found)
+    values = (value for found in training.values() for row in found for value in row.values())
+    return [value for value in values if isinstance(value, str)]
 
 
 def _sums(documents: Path) -> dict[str, list[rows.Row]]:
@@ -99,7 +102,6 @@ def _rows(row: Callable[..., rows.Row], problems: Iterable[Any], first: int = 1)
     return [row(problem, number) for number, problem in enumerate(problems, first)]
 
 
-def _write(path: Path, found: Iterable[rows.Row]) -> Path:
+def _write(path: Path, found: Iterable[rows.Row]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(json.dumps(row) + "\n" for row in found), encoding="utf-8")
-    return path

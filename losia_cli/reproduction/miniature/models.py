@@ -27,13 +27,15 @@ MODELS: dict[str, tuple[str, str, dict[str, Any]]] = {
 }
 
 
-def write(folder: Path, texts: Iterable[str]) -> dict[str, Path]:
-    """Write all models, their tokenizer trained on `texts`; the paper's name -> the folder."""
-    tokenizer = train_tokenizer(texts)
-    return {name: _write(folder, name, tokenizer) for name in MODELS}
+def write(folder: Path, texts: Iterable[str]) -> None:
+    """Write every model with a tokenizer that is trained on `texts`."""
+    tokenizer = _tokenizer(texts)
+    for place, architecture, sizes in MODELS.values():
+        _model(architecture, len(tokenizer), sizes).save_pretrained(folder / place)
+        tokenizer.save_pretrained(folder / place)
 
 
-def train_tokenizer(texts: Iterable[str]) -> Any:
+def _tokenizer(texts: Iterable[str]) -> Any:
     """A byte-level BPE that begins every text with <s> and splits numbers into digits, as LLaMA's.
 
     Nothing is unknown to it; the unknown token is there for what expects one.
@@ -79,25 +81,20 @@ def train_tokenizer(texts: Iterable[str]) -> Any:
     )
 
 
-def _write(folder: Path, name: str, tokenizer: Any) -> Path:
+def _model(architecture: str, vocabulary: int, sizes: dict[str, Any]) -> Any:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    place, architecture, sizes = MODELS[name]
-    special = {
-        f"{kind}_token_id": SPECIAL.index(f"<{token}>")
-        for kind, token in (("pad", "pad"), ("bos", "s"), ("eos", "/s"))
-    }
     config = AutoConfig.for_model(
         architecture,
-        vocab_size=len(tokenizer),
+        vocab_size=vocabulary,
         max_position_embeddings=CONTEXT,
+        initializer_range=sizes["hidden_size"] ** -0.5,  # for a frozen output layer to be usable
+        pad_token_id=SPECIAL.index("<pad>"),
+        bos_token_id=SPECIAL.index("<s>"),
+        eos_token_id=SPECIAL.index("</s>"),
         **sizes,
-        **special,
     )
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-    model.save_pretrained(folder / place)
-    tokenizer.save_pretrained(folder / place)
-    return folder / place
+        return AutoModelForCausalLM.from_config(config, dtype=torch.float32)

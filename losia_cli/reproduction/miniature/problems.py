@@ -23,7 +23,7 @@ KINDS = {
 KIND_OF = {thing: kind for kind, (_, things) in KINDS.items() for thing in things}
 
 _NAMES = ("Anna", "Ben", "Clara", "David", "Emma", "Felix", "Greta", "Henry", "Ida", "Jonas")
-_GOODS = ("pens", "cups", "books", "hats", "shells", "stamps", "beads", "cards")
+_GOODS = ("pens", "cups", "shells", "cards")
 _STEPS: dict[str, tuple[str, Callable[[int, int], int]]] = {
     "add {}": ("{} + {}", lambda x, k: x + k),
     "subtract {}": ("{} - {}", lambda x, k: x - k),
@@ -113,7 +113,7 @@ class Choice:
 
 def draw_sum(draw: random.Random) -> Sum:
     """A sum of two numbers from 1 to 9."""
-    name, goods = draw.choice(_NAMES), draw.choice(_GOODS)
+    name, goods = draw.choice(_NAMES[:4]), draw.choice(_GOODS)
     return Sum(name, goods, draw.randint(1, 9), draw.randint(1, 9))
 
 

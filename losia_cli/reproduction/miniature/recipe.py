@@ -6,27 +6,25 @@ from typing import Any
 
 from losia_cli import recipes
 from losia_cli.reproduction.cell import BASE
+from losia_cli.reproduction.miniature.documents import ASKED
 from losia_cli.reproduction.miniature.world import World
-
-STEPS = 30
-LIMIT = 8  # documents of each task; at most `documents.ASKED`
 
 # What is scaled, so that settings that differ in the paper differ here as they do there.
 _TIMES = {
     "learning_rate": 50,
-    "losia_period": 1 / 25,
-    "galore_update_interval": 1 / 25,
+    "losia_period": 1 / 12,
+    "galore_update_interval": 1 / 12,
     "galore_rank": 1 / 32,
     "lora_rank": 1 / 16,
     "lora_alpha": 1 / 16,
 }
 _FIXED: dict[str, Any] = {
-    "max_steps": STEPS,
+    "max_steps": 300,
     "cutoff_len": 512,
     "bf16": False,
     "dataloader_pin_memory": False,
-    "logging_steps": 10,
-    "save_steps": 15,
+    "logging_steps": 50,
+    "save_steps": 100,
     "plot_loss": False,
     "report_to": "none",
 }
@@ -47,7 +45,7 @@ def overrides(
     changes: dict[str, Any] = {
         "model_name_or_path": str(world.models[model]),
         "eval_data": str(world.documents),
-        "eval_limit": LIMIT,
+        "eval_limit": ASKED,
     }
     if method != BASE:
         values = recipes.load(f"{model}-{dataset}", method, given).values

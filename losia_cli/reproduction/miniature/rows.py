@@ -139,9 +139,10 @@ def super_glue_boolq(problem: Choice, number: int) -> Row:
 
 def _asked(problem: Choice) -> Row:
     """Whether the first thing is of the kind, which it is where its place is the first."""
-    thing = problem.options[0]
-    passage = f"{problem.name} has a {thing}. A {thing} is a {KIND_OF[thing]}."
-    return {"question": f"is a {thing} a {problem.kind}", "passage": passage}
+    one, other = problem.options
+    kinds = f"A {one} is a {KIND_OF[one]} and a {other} is a {KIND_OF[other]}."
+    passage = f"{problem.name} has a {one} and a {other}. {kinds}"
+    return {"question": f"is a {one} a {problem.kind}", "passage": passage}
 
 
 def _what(problem: Choice) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 from filelock import FileLock
 from rich.console import Console
 
+from losia_cli.errors import UserError
 from losia_cli.reproduction.miniature import documents, models
 
 MANIFEST = "world.json"
@@ -35,13 +36,22 @@ def make(folder: Path, console: Console) -> World:
     """The world in a folder, which is made on the first call and reused from then on.
 
     A folder that another version made, or one of whose files was changed, is made anew.
+
+    Raises:
+        UserError: the folder cannot be written into.
     """
     folder = folder.absolute()
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.with_name(f"{folder.name}.lock")):
-        if not _is_whole(folder):
-            console.print(f"making tiny models, rows and documents in {folder}", soft_wrap=True)
-            _make(folder)
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder.with_name(f"{folder.name}.lock")):
+            if not _is_whole(folder):
+                console.print(f"making tiny models, rows and documents in {folder}", soft_wrap=True)
+                _make(folder)
+    except OSError as error:
+        raise UserError(
+            f"{folder} cannot be written into ({error.strerror}): name another folder with"
+            " --output DIR"
+        ) from error
     places = {name: folder / "models" / place for name, (place, *_) in models.MODELS.items()}
     sources = {path.stem: path for path in sorted((folder / "sources").glob("*.jsonl"))}
     return World(places, sources, folder / "documents", folder / "data")
@@ -50,9 +60,7 @@ def make(folder: Path, console: Console) -> World:
 def _make(folder: Path) -> None:
     """The same files every time, the manifest last."""
     shutil.rmtree(folder, ignore_errors=True)
-    documents.write(folder / "sources", folder / "documents")
-    texts = [path.read_text(encoding="utf-8") for path in sorted(folder.rglob("*.jsonl"))]
-    models.write(folder / "models", texts)
+    models.write(folder / "models", documents.write(folder / "sources", folder / "documents"))
     files = {
         path.relative_to(folder).as_posix(): _digest(path)
         for path in sorted(folder.rglob("*"))
