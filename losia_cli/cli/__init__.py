@@ -5,7 +5,7 @@ import sys
 
 import typer
 
-from losia_cli.cli import bench, chat, doctor, eval, merge, quickstart, reproduce, train  # noqa: F401
+from losia_cli.cli import bench, chat, doctor, eval, merge, quickstart, recipes, reproduce, train  # noqa: F401
 from losia_cli.cli.app import app
 from losia_cli.errors import UserError
 

@@ -11,14 +11,17 @@ from losia_cli.cli.app import app
 @app.command()
 def train(
     recipe: Annotated[
-        str, typer.Argument(help="A LLaMA-Factory YAML or JSON file, or a shipped recipe's name.")
+        str,
+        typer.Argument(
+            help="A LLaMA-Factory YAML or JSON file, or a name that `losia recipes` lists."
+        ),
     ],
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Laid over the recipe.")
     ] = None,
     method: Annotated[
         str | None,
-        typer.Option(help="Lay recipes/methods/NAME.yaml over it: lora, dora, full, losia-pro ..."),
+        typer.Option(help="Lay a method over it: lora, full, losia-pro, ablations/synchronous ..."),
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Check and show the resolved recipe; train nothing.")
@@ -32,7 +35,7 @@ def train(
 
         losia train recipes/llama2-7b-metamath.yaml learning_rate=1e-4
 
-        losia train recipes/llama2-7b-metamath.yaml --method lora --dry-run
+        losia train llama2-7b-metamath --method lora --dry-run
 
         losia train RECIPE resume_from_checkpoint=true
     """

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,13 @@ def merged(found: Iterable[Layer]) -> dict[str, Any]:
 def sources(found: Iterable[Layer]) -> dict[str, str]:
     """Key -> the file that its value comes from."""
     return {key: shown(layer.path) for layer in found for key in layer.values}
+
+
+def header(path: Path) -> str:
+    """The comment that a file begins with."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    comment = takewhile(lambda line: line.startswith("#"), lines)
+    return "\n".join(line.removeprefix("#").removeprefix(" ") for line in comment)
 
 
 def _lay(path: Path, above: tuple[Path, ...], found: dict[Path, Layer]) -> None:

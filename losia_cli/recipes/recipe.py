@@ -3,12 +3,11 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from losia_cli.errors import UserError
-from losia_cli.recipes.layers import BROKEN_REFERENCE, Layer, layers, merged, sources
+from losia_cli.recipes.layers import BROKEN_REFERENCE, Layer, header, layers, merged, sources
 from losia_cli.recipes.needs import needs
 from losia_cli.recipes.shipped import ablations, file, methods, overlay, shipped
 from losia_cli.spelling import did_you_mean
@@ -114,7 +113,7 @@ def describe(recipe: Recipe) -> "Table":
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=Text(_header(recipe.path), style=""), title_justify="left")
+    table = Table(title=Text(header(recipe.path), style=""), title_justify="left")
     for column in ("key", "value", "from"):
         table.add_column(column, overflow="fold")
     for key, value in recipe.values.items():
@@ -185,13 +184,6 @@ def _find_data(values: dict[str, Any], given: Sequence[Layer]) -> None:
             if (beside / "dataset_info.json").is_file():
                 values["dataset_dir"] = str(beside)
                 return
-
-
-def _header(path: Path) -> str:
-    """The comment a recipe begins with."""
-    lines = path.read_text(encoding="utf-8").splitlines()
-    comment = takewhile(lambda line: line.startswith("#"), lines)
-    return "\n".join(line.removeprefix("#").removeprefix(" ") for line in comment)
 
 
 def _written(value: Any) -> str:
