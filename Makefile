@@ -10,7 +10,7 @@ installed := $(VENV)/.installed
 tables := table1 table2 table3 table4 table5 table10 table11 table12 peft-suite
 
 .PHONY: help install quickstart quickstart-compare train-real test check bench clean reproduce-all \
-	$(tables:%=reproduce-%) $(tables:%=reproduce-%-mini)
+	$(tables:%=reproduce-%) $(tables:%=reproduce-%-mini) reproduce-table14 reproduce-table15
 
 help:            ## what there is to make
 	@sed -n 's/^\([a-z0-9-]*\): .*## \(.*\)/  make \1\t\2/p;s/^\([a-z0-9-]*\): *## \(.*\)/  make \1\t\2/p' Makefile | expand -t 28
@@ -44,6 +44,19 @@ $(tables:%=reproduce-%-mini): reproduce-%-mini: $(installed)
 reproduce-all: $(installed)  ## all of them, one after another (months of one GPU)
 	failed=0; for table in $(tables); do \
 		"$(bin)/python" -m losia_cli reproduce $$table --allow-code || failed=1; done; exit $$failed
+
+reproduce-table14: $(installed)  ## trained parameters by size and, on a GPU, their memory
+	mkdir -p runs/reproduce
+	"$(bin)/python" -m losia_cli bench sizes --json runs/reproduce/table14.json
+
+reproduce-table15: $(installed)  ## latency and memory by method on one 80 GB GPU, with a plot
+	mkdir -p runs/reproduce
+	"$(bin)/python" -m losia_cli bench step --model llama2-7b --checkpointing \
+		--methods lora,dora,galore,losia,losia-pro --json runs/reproduce/table15-with.json
+	"$(bin)/python" -m losia_cli bench step --model llama2-7b \
+		--methods lora,losia,losia-pro --json runs/reproduce/table15-without.json
+	"$(bin)/python" -m losia_cli bench latency runs/reproduce/table15-with.json \
+		runs/reproduce/table15-without.json --plot runs/reproduce/table15.png
 
 test: $(installed)  ## the whole test suite
 	"$(bin)/python" -m pytest

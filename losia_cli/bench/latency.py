@@ -26,6 +26,7 @@ PAPERS_ROWS = {
     "losia-scored": "losia",
     "losia-pro-scored": "losia-pro",
 }
+PAPER = "  the paper"
 ALIKE = ("model", "batch", "tokens", "dtype")
 
 
@@ -94,13 +95,14 @@ def printed(result: dict[str, Any], name: str) -> Latency | None:
     if method is None or result["settings"]["model"] != PAPERS_MODEL:
         return None
     checkpointing = result["settings"]["checkpointing"]
+    if (method, checkpointing) == ("lora", False):
+        return Latency(PAPER, checkpointing, {}, failed=True)
     fields = {"method": method, "checkpointing": "with" if checkpointing else "without"}
     values = {phase: paper.value(TABLE, phase, **fields) for phase in PHASES}
+    phases = {phase: value for phase, value in values.items() if value is not None}
     whole = {"method": method.removesuffix("-pro"), "model": PAPERS_MODEL}
     memory = paper.value(1, "Mem(GB)", **whole) if checkpointing else None
-    phases = {phase: value for phase, value in values.items() if value is not None}
-    failed = method == "lora" and not checkpointing
-    return Latency("  the paper", checkpointing, phases, memory, failed)
+    return Latency(PAPER, checkpointing, phases, memory) if phases else None
 
 
 def changes(phases: Mapping[str, float], lora: Mapping[str, float]) -> dict[str, float]:

@@ -22,23 +22,22 @@ def draw(results: Sequence[dict[str, Any]], path: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    rows = [(result, latency) for result in results for latency in latencies(result)]
-    rows = [(result, latency) for result, latency in rows if not latency.failed]
+    rows = [(result, row) for result in results for row in latencies(result) if not row.failed]
     size = (11, 1.6 + 0.3 * len(rows))
     figure, (memory, time) = pyplot.subplots(1, 2, figsize=size, sharey=True, layout="constrained")
     places = range(len(rows))
-    memory.barh(places, [latency.memory or 0 for _, latency in rows], color="C7")
+    memory.barh(places, [row.memory or 0 for _, row in rows], color="C7")
     start = [0.0] * len(rows)
     for phase in PHASES[:-1]:
-        parts = [latency.phases[phase] for _, latency in rows]
+        parts = [row.phases[phase] for _, row in rows]
         time.barh(places, parts, left=start, label=phase)
         start = [begun + part for begun, part in zip(start, parts, strict=True)]
-    for place, (result, latency) in enumerate(rows):
-        theirs = printed(result, latency.name)
-        if theirs is not None and "total" in theirs.phases:
-            time.plot(theirs.phases["total"], place, "kD", markersize=4)
-        if theirs is not None and theirs.memory is not None:
-            memory.plot(theirs.memory, place, "kD", markersize=4)
+    theirs = [(place, printed(result, row.name)) for place, (result, row) in enumerate(rows)]
+    totals = [(row.phases["total"], place) for place, row in theirs if row and not row.failed]
+    peaks = [(row.memory, place) for place, row in theirs if row and row.memory is not None]
+    for axes, points in ((time, totals), (memory, peaks)):
+        if points:
+            axes.plot(*zip(*points, strict=True), "kD", markersize=4, label="the paper")
     memory.set(xlabel="peak GB", yticks=places, yticklabels=[row.label for _, row in rows])
     memory.invert_yaxis()
     time.set(xlabel="microseconds per token")
