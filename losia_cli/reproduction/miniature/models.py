@@ -1,4 +1,4 @@
-"""Tiny random models of the paper's architectures, with a tokenizer of our own."""
+"""Tiny random models of the plans' architectures, with a tokenizer of our own."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -17,13 +17,15 @@ _LLAMA = {
     "hidden_size": 64, "intermediate_size": 176, "num_hidden_layers": 3,
     "num_attention_heads": 4, "num_key_value_heads": 4, "tie_word_embeddings": False,
 }  # fmt: skip
+_TIED = {**_LLAMA, "num_key_value_heads": 2, "tie_word_embeddings": True}
 _LARGER = {**_LLAMA, "hidden_size": 96, "intermediate_size": 256, "num_hidden_layers": 4}
 
-# The paper's name -> the folder's, the architecture, its sizes.
+# The name in a plan -> the folder's, by which the paper's numbers are found; architecture; sizes.
 MODELS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "gemma-2b": ("gemma-2b", "gemma", _GEMMA),
     "llama2-7b": ("Llama-2-7b-hf", "llama", _LLAMA),
     "llama2-13b": ("Llama-2-13b-hf", "llama", _LARGER),
+    "llama3.2-3b": ("Llama-3.2-3B", "llama", _TIED),
 }
 
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from losia_cli import recipes
+from losia_cli.errors import UserError
 from losia_cli.reproduction.cell import BASE
 from losia_cli.reproduction.miniature.documents import ASKED
 from losia_cli.reproduction.miniature.world import World
@@ -31,7 +32,12 @@ _FIXED: dict[str, Any] = {
 
 
 def overrides(
-    world: World, model: str, dataset: str, method: str, given: Sequence[str] = ()
+    world: World,
+    model: str,
+    dataset: str,
+    method: str,
+    given: Sequence[str] = (),
+    recipe: str | None = None,
 ) -> list[str]:
     """The `key=value` that turn a shipped recipe into its miniature.
 
@@ -41,21 +47,29 @@ def overrides(
         dataset: as in the recipe's name; "" where nothing is trained.
         method: the overlay.
         given: `key=value` laid over the recipe before, such as a learning rate, which is scaled.
+        recipe: the recipe's name, where it is not MODEL-DATASET.
+
+    Raises:
+        UserError: there is no tiny model in the place of this one.
     """
+    if model not in world.models:
+        known = ", ".join(world.models)
+        raise UserError(f"there is no miniature of {model}, only of {known}")
     changes: dict[str, Any] = {
         "model_name_or_path": str(world.models[model]),
         "eval_data": str(world.documents),
         "eval_limit": ASKED,
     }
     if method != BASE:
-        values = recipes.load(f"{model}-{dataset}", method, given).values
+        values = recipes.load(recipe or f"{model}-{dataset}", method, given).values
         changes |= {"dataset_dir": str(world.data), **_FIXED, **_scaled(values)}
     return [f"{key}={json.dumps(value)}" for key, value in changes.items()]
 
 
 def _scaled(values: dict[str, Any]) -> dict[str, Any]:
-    found = {key: values[key] * times for key, times in _TIMES.items() if key in values}
+    """What `_TIMES` names, as far as it is a number (T may be `auto`); whole numbers stay whole."""
+    found = {key: values[key] for key in _TIMES if isinstance(values.get(key), int | float)}
     return {
-        key: max(1, round(value)) if isinstance(values[key], int) else value
+        key: max(1, round(value * _TIMES[key])) if isinstance(value, int) else value * _TIMES[key]
         for key, value in found.items()
     }

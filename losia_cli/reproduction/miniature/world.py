@@ -20,7 +20,7 @@ class World:
     """Where everything is.
 
     Attributes:
-        models: the paper's name of a model -> its folder.
+        models: a model's name in the plans -> its folder.
         sources: a training set -> its rows, in the original columns.
         documents: what `losia eval --data` reads.
         data: where `losia data prepare` puts the training sets.

@@ -1,11 +1,15 @@
 """A shipped recipe becomes its miniature, and what differs in the paper still differs."""
 
+from dataclasses import replace
+
 import pytest
 
 from losia_cli import recipes
+from losia_cli.errors import UserError
 from losia_cli.reproduction import miniature
 from losia_cli.reproduction.cell import BASE
 from losia_cli.reproduction.miniature.documents import ASKED
+from losia_cli.reproduction.tables import places
 
 DATASETS = ("metamath", "magicoder", "alpaca-gpt4")
 
@@ -47,6 +51,26 @@ def test_every_group_is_selected_anew(world):
     for dataset in DATASETS:
         values = resolved(world, dataset, "losia-pro")
         assert values["max_steps"] > 5 * values["losia_period"]  # 4 layers and the output layer
+
+
+def small(world, cell):
+    changes = miniature.overrides(
+        world, cell.model, cell.dataset, cell.method, cell.overrides, cell.recipe
+    )
+    return replace(cell, common=tuple(changes), after=cell.after and small(world, cell.after))
+
+
+@pytest.mark.parametrize("table", ["table1", "table2", "table3", "table4", "table10", "peft-suite"])
+def test_cells_that_differ_stay_different(world, table):
+    cells = {place.cell for place in places(table) if place.cell.dataset in ("metamath", "arc-c")}
+    assert len(cells) > 2
+    made = [small(world, cell) for cell in cells]
+    assert len({cell.identity for cell in made}) == len({cell.identity for cell in cells})
+
+
+def test_a_model_without_a_miniature_is_one_sentence(world):
+    with pytest.raises(UserError, match="no miniature of llama9-7b, only of gemma-2b"):
+        miniature.overrides(world, "llama9-7b", "metamath", "losia")
 
 
 def test_an_untrained_model_is_only_scored(world):

@@ -127,6 +127,7 @@ def test_a_model_is_of_the_papers_architecture_and_generates(world, name):
 def test_models_are_of_three_sizes(world):
     sizes = {name: sum(tensor.numel() for tensor in weights(world, name)) for name in MODELS}
     assert sizes["gemma-2b"] < sizes["llama2-7b"] < sizes["llama2-13b"] < 1e6
+    assert set(world.models) == {*MODELS, "llama3.2-3b"}
     layers = [AutoConfig.from_pretrained(world.models[name]).num_hidden_layers for name in MODELS]
     assert min(layers) > 1
 
