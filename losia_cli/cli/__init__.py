@@ -5,7 +5,18 @@ import sys
 
 import typer
 
-from losia_cli.cli import bench, chat, doctor, eval, merge, quickstart, recipes, reproduce, train  # noqa: F401
+from losia_cli.cli import (  # noqa: F401
+    bench,
+    chat,
+    data,
+    doctor,
+    eval,
+    merge,
+    quickstart,
+    recipes,
+    reproduce,
+    train,
+)
 from losia_cli.cli.app import app
 from losia_cli.errors import UserError
 

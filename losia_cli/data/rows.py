@@ -55,14 +55,18 @@ class _Part(NamedTuple):
     broken: str | None = None
 
 
-def read(path: Path) -> Table | None:
-    """All rows of a file, or of a folder's files; None where they are larger than `LARGE`.
+def read(path: Path, largest: int | None = LARGE) -> Table | None:
+    """All rows of a file, or of a folder's files.
+
+    Args:
+        path: the file or the folder.
+        largest: bytes above which nothing is read, and None given; None: no such limit.
 
     Raises:
         UserError: there is no such file, or its type is none that LLaMA-Factory reads.
     """
     table, files = Table(), _files(path)
-    if sum(file.stat().st_size for file in files) > LARGE:
+    if largest is not None and sum(file.stat().st_size for file in files) > largest:
         return None
     for file in files:
         part = _read_file(file)

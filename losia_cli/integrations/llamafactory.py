@@ -19,8 +19,9 @@ from unittest import mock
 import torch
 from torch import nn
 from torch.optim import Optimizer
-from transformers import PreTrainedModel, Trainer
+from transformers import PreTrainedModel, Seq2SeqTrainingArguments, Trainer
 
+from losia_cli.data import prompts
 from losia_cli.errors import UserError
 from losia_cli.method import LoSiAConfig, LoSiAController, attach, use_chunked_loss
 
@@ -36,8 +37,14 @@ _TRAINERS = {
 _SEAMS = {
     "llamafactory.hparams.parser": ("_TRAIN_ARGS", "get_train_args"),
     "llamafactory.hparams.finetuning_args": ("FinetuningArguments",),
-    "llamafactory.model.loader": ("init_adapter", "apply_liger_kernel"),
-    "llamafactory.data.loader": ("_get_preprocessed_dataset",),
+    "llamafactory.model.loader": ("init_adapter", "apply_liger_kernel", "load_tokenizer"),
+    "llamafactory.data.loader": ("_get_preprocessed_dataset", "get_dataset"),
+    "llamafactory.data.template": (
+        "TEMPLATES",
+        "get_template_and_fix_tokenizer",
+        "register_template",
+    ),
+    "llamafactory.data.formatter": ("EmptyFormatter", "StringFormatter"),
     "llamafactory.train.tuner": ("run_exp",),
     "llamafactory.chat.chat_model": ("run_chat",),
     **{f"llamafactory.train.{stage}.trainer": (name,) for stage, name in _TRAINERS.items()},
@@ -99,7 +106,25 @@ def _module(name: str) -> Any:
         for attribute in attributes:
             if not hasattr(module, attribute):
                 raise UserError(_moved(f"{module_name}.{attribute}"))
+    _register_templates()
     return importlib.import_module(name)
+
+
+def _register_templates() -> None:
+    """Let recipes and `losia chat` name the paper's prompts."""
+    template = importlib.import_module("llamafactory.data.template")
+    formatter = importlib.import_module("llamafactory.data.formatter")
+    around = formatter.StringFormatter
+    for name, ours in prompts.TEMPLATES.items():
+        if name not in template.TEMPLATES:
+            template.register_template(
+                name,
+                format_prefix=formatter.EmptyFormatter(slots=[{"bos_token"}]),
+                format_user=around(slots=[ours.prompt]),
+                format_assistant=around(slots=[ours.answer, {"eos_token"}]),
+                format_system=around(slots=[ours.system]),
+                default_system=ours.default_system,
+            )
 
 
 def _moved(what: str) -> str:
@@ -258,6 +283,27 @@ def losia_optimizer(trainer: Trainer, controller: LoSiAController) -> Optimizer:
     optimizer = kind(groups, **settings)
     controller.drive(optimizer)
     return optimizer
+
+
+def tokenize(arguments: dict[str, Any]) -> tuple[Any, Any]:
+    """The samples that LLaMA-Factory makes of a data set for stage sft, and the tokenizer.
+
+    Args:
+        arguments: of a recipe: model_name_or_path, and what concerns the data.
+    """
+    hparams = _module("llamafactory.hparams")
+    model_keys = {each.name for each in dataclasses.fields(hparams.ModelArguments)}
+    of_model = {key: value for key, value in arguments.items() if key in model_keys}
+    of_data = {key: value for key, value in arguments.items() if key not in model_keys}
+    with _own_words():
+        model, data = hparams.ModelArguments(**of_model), hparams.DataArguments(**of_data)
+    tokenizer = _module("llamafactory.model.loader").load_tokenizer(model)["tokenizer"]
+    template = _module("llamafactory.data.template").get_template_and_fix_tokenizer(tokenizer, data)
+    training = Seq2SeqTrainingArguments(use_cpu=True, report_to="none", log_level="error")
+    get_dataset = _module("llamafactory.data.loader").get_dataset
+    with contextlib.redirect_stdout(io.StringIO()):
+        made = get_dataset(template, model, data, training, stage="sft", tokenizer=tokenizer)
+    return made["train_dataset"], tokenizer
 
 
 def chat(arguments: dict[str, Any]) -> None:

@@ -1,0 +1,63 @@
+"""`losia data`: the paper's training sets."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from losia_cli.cli.app import app
+from losia_cli.errors import UserError
+
+data = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown")
+app.add_typer(data, name="data")
+Output = Annotated[Path, typer.Option("--output", metavar="DIR", help="The recipes' dataset_dir.")]
+
+
+@data.callback()
+def _data() -> None:
+    """Download, draw and look at the paper's training sets."""
+
+
+@data.command()
+def prepare(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[NAME]...", help="Which sets; else all.")
+    ] = None,
+    source: Annotated[
+        Path | None,
+        typer.Option(
+            "--from",
+            metavar="FILE",
+            help="A local copy in the original columns, in place of the hub: JSONL, JSON, Parquet"
+            " or Arrow, or a folder of such files.",
+        ),
+    ] = None,
+    rows: Annotated[
+        int | None, typer.Option(min=1, help="How many to draw; by default as the paper.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Which rows are drawn.")] = 42,
+    output: Output = Path("data"),
+    again: Annotated[bool, typer.Option("--again", help="Make it though it is there.")] = False,
+) -> None:
+    """Make the paper's training sets: drawn, in the authors' prompts, registered for recipes.
+
+    What is there unchanged is left alone. Examples:
+
+        losia data prepare metamathqa
+
+        losia data prepare arc_c arc_e --output my-data
+
+        losia data prepare boolq --from boolq-train.parquet
+    """
+    from rich.console import Console
+
+    from losia_cli.data.prepare import Request
+    from losia_cli.data.prepare import prepare as make
+    from losia_cli.data.sources import SETS, find
+
+    wanted = [find(name) for name in names or SETS]
+    if source is not None and len(wanted) != 1:
+        raise UserError("--from is a copy of one set: name it, losia data prepare NAME --from FILE")
+    console = Console(highlight=False)
+    for each in wanted:
+        make(Request(each, source, rows, seed), output, console, again)
