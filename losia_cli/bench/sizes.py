@@ -58,7 +58,7 @@ def run_size_benchmark(
     found = {name: {"trainable": count(row, empty)} for name, row in named.items()}
     if device.type == "cuda":
         base = load_base(settings.model, dtype, device)
-        for name, entry in _measure(named, base, settings, progress).items():
+        for name, entry in measure(named, base, settings, progress).items():
             found[name] |= entry
     return {
         "benchmark": "sizes",
@@ -88,6 +88,26 @@ def count(row: Row, base: PreTrainedModel) -> int:
     return sum(parameter.numel() for parameter in trained.parameters() if parameter.requires_grad)
 
 
+def measure(
+    named: Mapping[str, Row],
+    base: PreTrainedModel,
+    settings: StepSettings,
+    progress: Callable[[str], None],
+) -> dict[str, dict[str, Any]]:
+    """The seconds and the peak of every row by its name, from training steps on `base`."""
+    prepared = prepare_training(named, base, settings)
+    turns = take_turns(prepared, settings.repeats, base.device, progress)
+    return {
+        name: {
+            "seconds": phase_seconds([step for turn in mine for step in turn.steps]),
+            "peak_bytes": largest_peak(mine),
+        }
+        if mine
+        else {"out_of_memory": True}
+        for name, mine in turns.items()
+    }
+
+
 def render(result: dict[str, Any]) -> str:
     """The result of `run_size_benchmark` as a table, LLaMA-2 7B's beside the paper's."""
     printed = result["settings"]["model"] == "llama2-7b"
@@ -105,25 +125,6 @@ def render(result: dict[str, Any]) -> str:
     ]
     legend = f"peak GB: of allocated memory, measured on a GPU alone; {OPEN} where it was not."
     return "\n".join([heading(result), "", table(header, lines), "", legend])
-
-
-def _measure(
-    named: Mapping[str, Row],
-    base: PreTrainedModel,
-    settings: StepSettings,
-    progress: Callable[[str], None],
-) -> dict[str, dict[str, Any]]:
-    prepared = prepare_training(named, base, settings)
-    turns = take_turns(prepared, settings.repeats, base.device, progress)
-    return {
-        name: {
-            "seconds": phase_seconds([step for turn in mine for step in turn.steps]),
-            "peak_bytes": largest_peak(mine),
-        }
-        if mine
-        else {"out_of_memory": True}
-        for name, mine in turns.items()
-    }
 
 
 def _cells(entry: dict[str, Any], row: Row | None) -> list[str]:
