@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from losia_cli.data import info, rows
+from losia_cli.data import info, manifest, rows
 from losia_cli.data.fit import Fit
 from losia_cli.data.formats import PREDICT
 from losia_cli.errors import UserError
@@ -15,20 +15,16 @@ def dataset_faults(values: Mapping[str, Any]) -> list[str]:
     """Every fault of the data sets that lie in local files, one sentence each.
 
     Reads dataset_info.json and all rows, as LLaMA-Factory 0.9.5 would, but neither a model nor a
-    tokenizer, and imports no torch. Data sets of a hub, tokenized ones, and the rows of those over
+    tokenizer, and imports no torch. Sets that `losia data prepare` made must be as it left them.
+    Data sets of a hub, tokenized ones, and the rows of those over
     half a gigabyte are not looked at. Rows that LLaMA-Factory drops in silence are a fault only
     where no other row is left, or where they lack a needed column that other rows have.
 
     Args:
         values: a resolved recipe: LLaMA-Factory's keys and their values.
     """
-    folder = str(values.get("dataset_dir", "data"))
-    wanted = dict.fromkeys(
-        (name, _stage(values, key))
-        for key in ("dataset", "eval_dataset")
-        for name in names_in(values.get(key))
-    )
-    if folder == "ONLINE" or folder.startswith("REMOTE:") or not wanted or _tokenized(values):
+    folder, wanted = dataset_dir(values), looked_up(values)
+    if not wanted:
         return []
     try:
         entries = info.read(folder)
@@ -38,6 +34,25 @@ def dataset_faults(values: Mapping[str, Any]) -> list[str]:
     return [
         fault for name, stage in wanted for fault in _faults(name, entries, folder, stage, limit)
     ]
+
+
+def dataset_dir(values: Mapping[str, Any]) -> str:
+    """The folder in which a recipe's data sets are looked up."""
+    return str(values.get("dataset_dir", "data"))
+
+
+def looked_up(values: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Each data set that a recipe looks up in a local folder, and the stage that it is for."""
+    folder = dataset_dir(values)
+    if folder == "ONLINE" or folder.startswith("REMOTE:") or _tokenized(values):
+        return []
+    return list(
+        dict.fromkeys(
+            (name, _stage(values, key))
+            for key in ("dataset", "eval_dataset")
+            for name in names_in(values.get(key))
+        )
+    )
 
 
 def _stage(values: Mapping[str, Any], key: str) -> str:
@@ -57,6 +72,9 @@ def _faults(
     try:
         entry = info.look_up(name, entries, folder)
         if entry is None:
+            return
+        if changed := manifest.fault(entry):
+            yield changed
             return
         unclear = list(info.entry_faults(name, entries, folder))
         yield from unclear

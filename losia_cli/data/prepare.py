@@ -8,7 +8,7 @@ used are taken. So the file's first rows are a random sample too, and 30,000 row
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,9 @@ from rich.progress import track
 from losia_cli import __version__
 from losia_cli.data import hub, info, manifest
 from losia_cli.data import rows as files
+from losia_cli.data.check import dataset_dir, looked_up
 from losia_cli.data.originals import Row, Texts, Unusable
-from losia_cli.data.sources import SPLIT, TrainingSet
+from losia_cli.data.sources import SETS, SPLIT, TrainingSet
 from losia_cli.errors import UserError
 from losia_cli.training.checkpoints import write_atomically
 
@@ -114,6 +115,19 @@ def prepare(request: Request, folder: Path, console: Console, again: bool = Fals
             f"{folder} cannot be written into ({error.strerror or error}): make room, or give"
             " another folder with --output DIR"
         ) from error
+
+
+def prepare_missing(values: Mapping[str, Any], console: Console) -> None:
+    """Make the paper's sets that a recipe trains on and its dataset_dir does not have.
+
+    Raises:
+        UserError: as `prepare`.
+    """
+    folder = Path(dataset_dir(values))
+    for name, _ in looked_up(values):
+        if name in SETS and not registered(name, folder):
+            console.print(f"{name} is not in {folder} yet: preparing it", soft_wrap=True)
+            prepare(Request(SETS[name]), folder, console)
 
 
 def registered(name: str, folder: Path) -> bool:

@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from losia_cli.data.sources import SETS
 from losia_cli.errors import UserError
 
 HUB = "the Hugging Face hub, unless already in its cache"
@@ -83,6 +84,9 @@ def _data(values: dict[str, Any]) -> Iterator[Need]:
             entry = registered.get(name)
             if elsewhere:
                 yield Need(key, f"data {name}", HUB)
+            elif entry is None and name in SETS:
+                what = f"data {name}, of {SETS[name].repository}"
+                yield Need(key, what, f"will be prepared from {HUB}")
             elif entry is None:
                 yield Need(key, f"data {name}", f"not registered in {register}", missing=True)
             elif "file_name" in entry:

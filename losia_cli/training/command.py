@@ -8,6 +8,7 @@ from rich.console import Console
 
 from losia_cli import recipes
 from losia_cli.data.check import dataset_faults
+from losia_cli.data.prepare import prepare_missing
 from losia_cli.errors import UserError
 from losia_cli.recipes import Recipe
 from losia_cli.training import launch
@@ -21,6 +22,8 @@ EXIT_INTERRUPTED = 130
 def run(recipe: Recipe, arguments: list[str], console: Console) -> int:
     """Check everything that can be checked before the model loads, then train.
 
+    The paper's sets that the recipe's dataset_dir does not have are prepared first.
+
     Args:
         recipe: resolved.
         arguments: of the `losia` command that resolves to it, for workers to repeat.
@@ -33,7 +36,7 @@ def run(recipe: Recipe, arguments: list[str], console: Console) -> int:
         checkpoint = recipe.values.get("resume_from_checkpoint")
         resume = Path(checkpoint) if checkpoint else None
     else:
-        _check(recipe)
+        _check(recipe, console)
         resume = settle_output(
             recipe, lambda what: console.print(f"warning: {what}", style="yellow")
         )
@@ -61,8 +64,9 @@ def evaluate_after(recipe: Recipe, console: Console) -> None:
     os.execv(sys.executable, [sys.executable, "-m", "losia_cli", "eval", output])
 
 
-def _check(recipe: Recipe) -> None:
+def _check(recipe: Recipe, console: Console) -> None:
     recipes.check(recipe)
+    prepare_missing(recipe.values, console)
     faults = dataset_faults(recipe.values)
     if faults:
         raise UserError("\n  ".join(["the data cannot be used:", *faults]))
