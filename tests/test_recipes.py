@@ -52,47 +52,6 @@ def test_full_methods_are_pure_bfloat16_where_the_recipe_is_bfloat16(method, tmp
     assert typed.values["pure_bf16"] is True
 
 
-# A row as the hub's set holds it, and what LLaMA-Factory must make of it.
-ROWS = {
-    "metamathqa": ({"query": "Q", "response": "A", "type": "t", "original_question": "O"}, "Q"),
-    "magicoder": ({"instruction": "Q", "response": "A"}, "Q"),
-    "alpaca_gpt4": ({"instruction": "Q", "input": "I", "output": "A", "text": "T"}, "Q\nI"),
-}
-
-
-@pytest.mark.parametrize("name", ROWS)
-def test_data_sets_are_registered_with_their_columns_and_drawn_at_random(name, tmp_path):
-    from llamafactory.data.loader import _load_single_dataset
-    from llamafactory.data.parser import get_dataset_list
-    from llamafactory.hparams import get_train_args
-
-    register = json.loads((recipes.project_recipes() / "data/dataset_info.json").read_text())
-    assert register[name]["num_samples"] == 50_000
-    row, question = ROWS[name]
-    rows = [row | {key: f"{row[key]}{i}" for key in list(row)[:1]} for i in range(40)]
-    (tmp_path / "rows.json").write_text(json.dumps(rows))
-    entry = register[name] | {"file_name": "rows.json", "num_samples": 10}
-    del entry["hf_hub_url"]
-    (tmp_path / "dataset_info.json").write_text(json.dumps({name: entry}))
-
-    def drawn(seed: int) -> list[str]:
-        path = written(tmp_path, dataset=name, dataset_dir=str(tmp_path), finetuning_type="full")
-        recipe = recipes.load(path, None, [f"seed={seed}", f"output_dir={tmp_path}/out"])
-        arguments = recipe.llamafactory_arguments()
-        model, data, training, *_ = get_train_args(arguments | {"use_cpu": True})
-        (attributes,) = get_dataset_list(data.dataset, data.dataset_dir)
-        loaded = _load_single_dataset(attributes, model, data, training)
-        assert all(response[0]["content"] == "A" for response in loaded["_response"])
-        return [prompt[0]["content"] for prompt in loaded["_prompt"]]
-
-    first = drawn(1)
-    assert len(set(first)) == 10
-    assert set(first) <= {question.replace("Q", f"Q{i}") for i in range(40)}
-    assert first != [question.replace("Q", f"Q{i}") for i in range(10)]
-    assert drawn(1) == first
-    assert drawn(2) != first
-
-
 # --- reading
 
 
