@@ -80,7 +80,7 @@ def openbookqa(problem: Choice, number: int) -> Row:
 
 def hellaswag(problem: Choice, number: int) -> Row:
     """HellaSwag."""
-    before, then = f"{problem.name} wants to {problem.use} something.", "soon"
+    before, then = f"{problem.name} wants to {problem.use} something.", "Soon"
     return {
         "ind": number,
         "activity_label": f"Looking for a {problem.kind}",
@@ -98,7 +98,7 @@ def hellaswag(problem: Choice, number: int) -> Row:
 def winogrande(problem: Choice, number: int) -> Row:
     """Winogrande."""
     one, other = problem.options
-    sentence = f"{problem.name} has a {one} and a {other}, and can {problem.use} the _ today."
+    sentence = f"{problem.name} has a {one} and a {other}. The _ is something to {problem.use}."
     return {
         "sentence": sentence,
         "option1": one,

@@ -4,7 +4,11 @@ import json
 import re
 
 import pytest
+from rich.console import Console
 
+from losia_cli.data import manifest
+from losia_cli.data.prepare import Request, prepare
+from losia_cli.data.sources import SETS
 from losia_cli.evaluation import harness
 from losia_cli.evaluation.documents import SOURCES, Documents
 from losia_cli.evaluation.judge import judge
@@ -51,6 +55,16 @@ def test_every_training_set_has_its_sources_columns(world):
         assert len(rows) >= 300
         assert all(set(row) == COLUMNS[name] for row in rows), name
         assert len({json.dumps(row, sort_keys=True) for row in rows}) == len(rows)
+
+
+def test_every_training_set_can_be_prepared(world, tmp_path):
+    for name, path in world.sources.items():
+        prepare(Request(SETS[name], path), tmp_path, Console(quiet=True))
+    records = manifest.read(tmp_path)
+    assert set(records) == set(SETS)
+    for name, record in records.items():
+        assert record["rows"] == len(read(world.sources[name])), name
+        assert not record["skipped"]
 
 
 def test_the_larger_samples_hold_the_smaller_ones(world):
@@ -131,7 +145,7 @@ def test_the_right_option_is_the_only_one_that_fits(world):
         use = re.search(r"wants to (.+) something", row["ctx"]).group(1)
         assert str(only(row["endings"], use)) == row["label"]
     for row in asked(world, "winogrande"):
-        use = re.search(r"can (.+) the _", row["sentence"]).group(1)
+        use = re.search(r"_ is something to (.+)\.", row["sentence"]).group(1)
         assert str(only([row["option1"], row["option2"]], use) + 1) == row["answer"]
     for row in asked(world, "piqa"):
         use = re.search(r"To (.+) something", row["goal"]).group(1)
