@@ -138,7 +138,7 @@ def evaluate(
             dtype=_one_of("--dtype", dtype, _DTYPES),
             backend=_one_of("--backend", backend, ("hf", "vllm")),
             out=out,
-            allow_code=_allowed(allow_code),
+            allow_code=allowed(allow_code),
             bos=bos,
             chat=chat,
             temperature=temperature,
@@ -161,7 +161,8 @@ def _batch(text: str) -> int | None:
     return int(text)
 
 
-def _allowed(text: str | None) -> bool | str | None:
+def allowed(text: str | None) -> str | None:
+    """The value of `--allow-code`: sandboxed, unsandboxed, or None where it is not given."""
     if text is None:
         return None
     return _one_of(ALLOW_CODE, text, ("sandboxed", "unsandboxed"))

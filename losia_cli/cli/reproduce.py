@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from losia_cli.cli.app import app
+from losia_cli.cli.eval import ALLOW_CODE, allowed
 from losia_cli.errors import UserError
 
 
@@ -36,8 +37,13 @@ def reproduce(
         Path | None, typer.Option(metavar="DIR", help="Local documents to score on.")
     ] = None,
     allow_code: Annotated[
-        bool, typer.Option("--allow-code", help="Let MBPP run what the models write, sandboxed.")
-    ] = False,
+        str | None,
+        typer.Option(
+            ALLOW_CODE,
+            metavar="",
+            help="Let MBPP run what the models write, in a sandbox (=unsandboxed: without one).",
+        ),
+    ] = None,
     keep: Annotated[
         bool, typer.Option("--keep", help="Keep the weights after scoring, which is dear in disk.")
     ] = False,
@@ -76,7 +82,7 @@ def reproduce(
         overrides=overrides or (),
         output=output,
         data=data,
-        allow_code=allow_code,
+        allow_code=allowed(allow_code),
         keep=keep,
         miniature=miniature,
     )

