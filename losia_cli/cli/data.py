@@ -61,3 +61,44 @@ def prepare(
     console = Console(highlight=False)
     for each in wanted:
         make(Request(each, source, rows, seed), output, console, again)
+
+
+@data.command()
+def show(
+    name: Annotated[str, typer.Argument(help="A prepared set.")],
+    model: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PATH_OR_HUB_ID", help="Whose tokenizer to use; else that of the set's recipe."
+        ),
+    ] = None,
+    rows: Annotated[int, typer.Option(min=0, help="How many to print.")] = 2,
+    output: Output = Path("data"),
+) -> None:
+    """Print rows as the model will see them, and how long all of them are.
+
+    The supervised part stands in ⟦ ⟧. Example:
+
+        losia data show metamathqa --model my-models/llama-2-7b
+    """
+    from rich.console import Console
+
+    from losia_cli.data.show import show as print_set
+    from losia_cli.data.sources import find
+
+    print_set(find(name), output, model, rows, Console(highlight=False))
+
+
+@data.command("list")
+def list_sets(output: Output = Path("data")) -> None:
+    """List the sets, where they come from, and which are prepared.
+
+    What is prepared, and from what, is in DIR/losia_data.json. Example:
+
+        losia data list
+    """
+    from rich.console import Console
+
+    from losia_cli.data.show import listing
+
+    Console(highlight=False).print(listing(output))

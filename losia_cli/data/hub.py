@@ -1,12 +1,14 @@
-"""The original rows of a training set, downloaded from the hub and kept in its cache."""
+"""What comes from the hub, and is kept in its cache: original rows, and tokenizers."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from losia_cli.data.originals import Row
 from losia_cli.data.sources import SPLIT, TrainingSet
 from losia_cli.errors import UserError, first_line
 
 _ANSWERS_WITHIN = 10.0  # seconds
+_TOKENIZER = ["*.json", "*.model", "*.txt", "*.jinja"]
 
 
 def download(wanted: TrainingSet) -> Sequence[Row]:
@@ -31,4 +33,27 @@ def download(wanted: TrainingSet) -> Sequence[Row]:
             f"{repository} could not be had from {constants.ENDPOINT} ({first_line(error)}): try"
             f" again when it can be reached, or give a copy of its {SPLIT} split with"
             f" `losia data prepare {wanted.name} --from FILE` (JSONL, JSON, Parquet or Arrow)"
+        ) from error
+
+
+def tokenizer(model: str) -> Path:
+    """The folder of a model's tokenizer.
+
+    Args:
+        model: a folder, or the hub's name of a model.
+
+    Raises:
+        UserError: the hub does not answer, or not with this model.
+    """
+    if Path(model).is_dir():
+        return Path(model)
+    import httpx
+    from huggingface_hub import constants, snapshot_download
+
+    try:
+        return Path(snapshot_download(model, allow_patterns=_TOKENIZER))
+    except (OSError, ValueError, httpx.HTTPError) as error:
+        raise UserError(
+            f"the tokenizer of {model} could not be had from {constants.ENDPOINT}"
+            f" ({first_line(error)}): name a model's folder with --model DIR"
         ) from error

@@ -234,7 +234,7 @@ def _rows(request: Request) -> Sequence[Row]:
 
 
 def _read(source: Path) -> Sequence[Row]:
-    table = files.read(source, largest=None)
+    table = files.read(source, however_large=True)
     assert table is not None
     if table.broken:
         raise UserError(table.broken[0])

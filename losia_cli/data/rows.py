@@ -55,18 +55,18 @@ class _Part(NamedTuple):
     broken: str | None = None
 
 
-def read(path: Path, largest: int | None = LARGE) -> Table | None:
+def read(path: Path, however_large: bool = False) -> Table | None:
     """All rows of a file, or of a folder's files.
 
     Args:
         path: the file or the folder.
-        largest: bytes above which nothing is read, and None given; None: no such limit.
+        however_large: whether files over `LARGE` are read too; else None stands for them.
 
     Raises:
         UserError: there is no such file, or its type is none that LLaMA-Factory reads.
     """
     table, files = Table(), _files(path)
-    if largest is not None and sum(file.stat().st_size for file in files) > largest:
+    if not however_large and sum(file.stat().st_size for file in files) > LARGE:
         return None
     for file in files:
         part = _read_file(file)

@@ -30,7 +30,10 @@ class _Sequence:
 
 
 def preview(
-    example: Mapping[str, Any], tokenizer: "PreTrainedTokenizerBase", stage: str
+    example: Mapping[str, Any],
+    tokenizer: "PreTrainedTokenizerBase",
+    stage: str,
+    title: str = "first sample",
 ) -> "Group":
     """A tokenized sample to print: its text with special tokens, and what of it is supervised.
 
@@ -41,12 +44,13 @@ def preview(
         example: a row of what LLaMA-Factory made of the data set.
         tokenizer: the one it was tokenized with.
         stage: LLaMA-Factory's: pt, sft, dpo, rm or kto.
+        title: what the sample is called.
     """
     from rich.console import Group
     from rich.text import Text
 
     lines: list[Text] = []
-    for sequence in _sequences(example, tokenizer, stage):
+    for sequence in _sequences(example, tokenizer, stage, title):
         lines += [Text(f"{sequence.title} (supervised: ⟦ ⟧)", "bold"), _text(sequence, tokenizer)]
         lines += [Text(f"  {remark}") for remark in _remarks(sequence, tokenizer)]
     return Group(*lines)
@@ -158,21 +162,23 @@ def dropped(before: int, after: int) -> str:
 
 
 def _sequences(
-    example: Mapping[str, Any], tokenizer: "PreTrainedTokenizerBase", stage: str
+    example: Mapping[str, Any],
+    tokenizer: "PreTrainedTokenizerBase",
+    stage: str,
+    title: str = "",
 ) -> list[_Sequence]:
     if stage in ("dpo", "rm"):
         return [
-            _labelled(f"first sample, {side}", example, f"{side}_")
-            for side in ("chosen", "rejected")
+            _labelled(f"{title}, {side}", example, f"{side}_") for side in ("chosen", "rejected")
         ]
     if stage == "kto":
         side = "wanted" if example["kto_tags"] else "unwanted"
-        return [_labelled(f"first sample, {side}", example)]
+        return [_labelled(f"{title}, {side}", example)]
     if stage == "pt":
         # The collator makes the labels from the tokens, and masks whatever equals padding.
         ids = list(example["input_ids"])
-        return [_Sequence("first sample", ids, [token != tokenizer.pad_token_id for token in ids])]
-    return [_labelled("first sample", example)]
+        return [_Sequence(title, ids, [token != tokenizer.pad_token_id for token in ids])]
+    return [_labelled(title, example)]
 
 
 def _labelled(title: str, example: Mapping[str, Any], prefix: str = "") -> _Sequence:
