@@ -52,7 +52,7 @@ def run_cells(cells: Sequence[Cell], store: Store, keep: bool, watch: Watch) -> 
             _run_cell(cell, store, lock.fileno(), watch)
         watch(None, 0.0)
         if not keep:
-            _drop_unneeded(cells, store)
+            _drop_unneeded(cell, cells, store)
 
 
 def commands(cell: Cell, store: Store) -> list[list[str]]:
@@ -154,17 +154,18 @@ def _ready(cell: Cell, store: Store) -> bool:
     return cell.after is None or _has_weights(store.trained(cell.after))
 
 
-def _drop_unneeded(cells: Sequence[Cell], store: Store) -> None:
-    """Remove the weights of done cells that no unfinished one starts from."""
+def _drop_unneeded(ran: Cell, cells: Sequence[Cell], store: Store) -> None:
+    """Remove the weights of the cell that ran, and of what it started from, if none needs them."""
     started_from = {
         cell.after.identity
         for cell in cells
         if cell.after is not None and store.state(cell) != DONE
     }
-    for cell in cells:
-        done = cell.method != BASE and store.state(cell) == DONE
-        if done and cell.identity not in started_from:
+    cell: Cell | None = ran
+    while cell is not None:
+        if store.state(cell) == DONE and cell.identity not in started_from:
             store.drop_model(cell)
+        cell = cell.after
 
 
 def _unscored(cell: Cell, store: Store) -> Sequence[str]:

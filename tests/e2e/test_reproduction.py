@@ -6,6 +6,8 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
+from pathlib import Path
 
 import pytest
 from safetensors.torch import load_file
@@ -100,6 +102,29 @@ run_cells([cell], Store(Path(sys.argv[2]), {"miniature": False}), True, lambda *
 
 
 @pytest.mark.slow
+def test_an_adapter_is_merged_before_the_next_task(scored, store):
+    path = scored(max_steps=2)
+    first = a_cell(path, "lora")
+    second = a_cell(path, "lora", "learning_rate=1e-4", after=first)
+    run_cells([first], store, True, quietly)
+    tuned = load_file(store.trained(first) / "adapter_model.safetensors")
+    assert any(tensor.any() for name, tensor in tuned.items() if "lora_B" in name)
+    run_cells([first, second], store, True, quietly)
+    assert [store.state(cell) for cell in (first, second)] == [DONE, DONE]
+    start = store.result(second)["training"]["recipe"]["model_name_or_path"]
+    assert start == str(store.merged(second))
+    merged = load_file(store.merged(second) / "model.safetensors")
+    base = load_file(Path(first.resolved.values["model_name_or_path"]) / "model.safetensors")
+    changed = {name for name, tensor in base.items() if not (tensor == merged[name]).all()}
+    assert changed
+    assert all("proj" in name for name in changed)
+    for cell in (first, second):
+        store.drop_model(cell)
+        assert not list(store.folder(cell).rglob("*.safetensors"))
+        assert store.state(cell) == DONE
+
+
+@pytest.mark.slow
 def test_killed_a_cell_goes_on_from_its_checkpoint(scored, store, recipe, tmp_path):
     steps = {"max_steps": 60, "save_steps": 2, "save_total_limit": 1, "losia_period": 3}
     path = scored(**steps)
@@ -133,14 +158,10 @@ def test_killed_a_cell_goes_on_from_its_checkpoint(scored, store, recipe, tmp_pa
 def children(output):
     """The processes whose command names this folder."""
     found = []
-    for name in os.listdir("/proc"):
-        if name.isdigit():
-            try:
-                command = open(f"/proc/{name}/cmdline").read()
-            except OSError:
-                continue
-            if f"output_dir={output}" in command:
-                found.append(int(name))
+    for process in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if f"output_dir={output}" in (process / "cmdline").read_text():
+                found.append(int(process.name))
     return found
 
 
@@ -177,3 +198,25 @@ def test_an_edited_result_is_refused(scored, store):
     path.write_text(json.dumps(edited))
     with pytest.raises(Exception, match="not as it was written"):
         store.state(cell)
+
+
+@pytest.mark.slow
+def test_a_table_in_miniature_from_end_to_end(tmp_path):
+    part = ["--model", "gemma-2b", "--dataset", "magicoder", "--method", "losia"]
+    command = ["reproduce", "table1", "--miniature", *part, "--output", tmp_path / "kept here"]
+    refused = losia(*command)
+    assert refused.returncode == 2
+    assert "--allow-code" in refused.stderr
+    done = losia(*command, "--allow-code")
+    assert done.returncode == 0, done.stdout + done.stderr
+    for name in ("table1.md", "table1.csv"):
+        text = (tmp_path / "kept here" / name).read_text()
+        assert "gemma-2b" in text
+        assert "MBPP Pass@10" in text
+        assert "43" in text  # the paper's number, beside ours
+    again = losia(*command, "--allow-code")
+    assert again.returncode == 0
+    assert "▶" not in again.stdout  # nothing is done twice
+    other = losia(*command, "--allow-code", "max_steps=3")
+    assert other.returncode == 2
+    assert "another plan" in other.stderr
