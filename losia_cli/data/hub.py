@@ -19,7 +19,6 @@ def download(wanted: TrainingSet) -> Sequence[Row]:
     Raises:
         UserError: the hub does not answer, or not with this set.
     """
-    import datasets
     import httpx
     from huggingface_hub import HfApi, constants
 
@@ -27,6 +26,8 @@ def download(wanted: TrainingSet) -> Sequence[Row]:
     try:
         if not constants.HF_HUB_OFFLINE:  # asked first: the loader tries for half a minute
             HfApi().dataset_info(repository, revision=revision, timeout=_ANSWERS_WITHIN)
+        import datasets  # seconds, which a hub that does not answer shall not cost
+
         return datasets.load_dataset(repository, wanted.subset, split=SPLIT, revision=revision)
     except (OSError, ValueError, RuntimeError, httpx.HTTPError) as error:
         raise UserError(

@@ -114,7 +114,7 @@ def _choice(row: Row) -> str:
     try:
         return _said(dict(zip(choices["label"], choices["text"], strict=True))[row["answerKey"]])
     except (KeyError, TypeError, ValueError) as error:
-        raise Unusable("has an answerKey that is none of its choices") from error
+        raise Unusable("has no right answer in answerKey") from error
 
 
 def _number(row: Row, column: str, count: int, first: int = 0) -> int:
@@ -124,5 +124,5 @@ def _number(row: Row, column: str, count: int, first: int = 0) -> int:
     except (TypeError, ValueError):
         place = -1
     if not 0 <= place < count:
-        raise Unusable(f"has a {column} that is none of its answers")
+        raise Unusable(f"has no right answer in {column}")
     return place
