@@ -13,6 +13,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from losia_cli.method import LoSiAController, LoSiAError
 
 SCORED_BATCHES = 4
+SCORED_SHARE = 0.01  # of a run's steps, spent for a lower peak of memory before the first of them
 
 
 class LoSiACallback(TrainerCallback):
@@ -46,7 +47,8 @@ class LoSiACallback(TrainerCallback):
             batches = sampled_batches(loader, args.per_device_train_batch_size, args)
             loss = self.loss or (lambda batch: model(**_on(args.device, batch)).loss)
             with torch.random.fork_rng(devices=_cuda_devices(args.device)):
-                controller.score_first_subnets(batches, loss)
+                rounds = max(1, int(SCORED_SHARE * state.max_steps / len(batches)))
+                controller.score_first_subnets(batches, loss, rounds=rounds)
         controller.start(state.max_steps, args.get_warmup_steps(state.max_steps))
 
 

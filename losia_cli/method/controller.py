@@ -1,6 +1,7 @@
 """Drives the method over optimizer steps: scores, selections, rates, masters, checkpoints."""
 
 import logging
+import math
 import os
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
@@ -153,19 +154,26 @@ class LoSiAController:
         return not self._chosen
 
     def score_first_subnets(
-        self, batches: Sequence[Any], loss: Callable[[Any], Tensor], memory: int | None = None
+        self,
+        batches: Sequence[Any],
+        loss: Callable[[Any], Tensor],
+        memory: int | None = None,
+        rounds: int = 1,
     ) -> None:
         """Choose every group's first subnet from the full gradients of a few batches.
 
-        The batches are gone through as often as it takes to score all groups within `memory`.
+        The batches are gone through as often as it takes to score all groups within `memory`, and
+        `rounds` times if there are as many groups: the subnets are the same, and the scores that
+        are held at a time fewer.
 
         Args:
             batches: what `loss` takes; one score update each.
             loss: from a batch to a scalar that can be differentiated.
             memory: bytes for scores; by default half of what is free on the weights' device.
+            rounds: how often the batches may well be gone through.
         """
         waiting = sorted(self.groups)
-        at_a_time = len(waiting)
+        at_a_time = math.ceil(len(waiting) / rounds)
         budget = free_memory(self._device()) // 2 if memory is None else memory
         while waiting:
             now = self._fitting(waiting[:at_a_time], budget)

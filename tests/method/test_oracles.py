@@ -335,14 +335,30 @@ def test_scored_first_subnet_captures_more_than_a_random_one():
 def test_scoring_in_small_portions_chooses_the_same():
     data = batches(3)
     chosen = []
-    for memory in (None, 1):
+    for memory, rounds in ((None, 1), (1, 1), (None, 2), (None, 100)):
         model = tiny()
         controller = attach(model, LoSiAConfig(**{**MOVING, "initial_subnet": "scored"}))
-        controller.score_first_subnets(data, lambda ids, m=model: loss_of(m, ids), memory)
+        held = []
+
+        def loss(ids, model=model, controller=controller, held=held):
+            held.append(
+                sum(
+                    any(controller.layers[name].score is not None for name in names)
+                    for names in controller.groups.values()
+                )
+            )
+            return loss_of(model, ids)
+
+        controller.score_first_subnets(data, loss, memory, rounds)
+        groups = len(controller.groups)
+        expected = 1 if memory == 1 else -(-groups // rounds)
+        assert max(held) == expected
+        assert len(held) == 3 * -(-groups // expected)
         chosen.append([layer.subnet.detach().clone() for layer in controller.layers.values()])
         assert all(parameter.grad is None for parameter in model.parameters())
         assert all(layer.score is None for layer in controller.layers.values())
-    assert all(torch.equal(a, b) for a, b in zip(*chosen, strict=True))
+    for other in chosen[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(chosen[0], other, strict=True))
 
 
 def test_start_without_the_scores_it_needs_is_refused():
