@@ -1,0 +1,44 @@
+"""A prepared set of the paper, trained on; and one that was edited, refused."""
+
+import json
+
+import pytest
+from rich.console import Console
+
+from losia_cli import recipes
+from losia_cli.data.prepare import Request, prepare
+from losia_cli.data.sources import SETS
+from losia_cli.errors import UserError
+from losia_cli.training.command import run
+
+
+@pytest.fixture
+def path(recipe, tmp_path):
+    rows = [{"query": f"What is {i} plus 1?", "response": f"It is {i + 1}."} for i in range(40)]
+    source = tmp_path / "copy.jsonl"
+    source.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    folder = tmp_path / "prepared"
+    prepare(Request(SETS["metamathqa"], source, rows=24), folder, Console(quiet=True))
+    changes = {"dataset": "metamathqa", "dataset_dir": str(folder), "template": "losia_metamath"}
+    return recipe(**changes, max_steps=3, output_dir=str(tmp_path / "out"))
+
+
+def test_a_prepared_set_is_trained_on_in_the_papers_prompt(path, tmp_path):
+    with (tmp_path / "said").open("w") as file:
+        console = Console(file=file, width=300)
+        assert run(recipes.load(path), [], console) == 0
+    said = (tmp_path / "said").read_text()
+    assert "<s>[INST][/INST] Question: What is" in said
+    assert "⟦Answer: It is" in said
+    assert "24 samples" in said
+    record = json.loads((tmp_path / "out/losia_run.json").read_text())
+    assert record["steps"] == 3
+    assert record["begins_with_bos"]
+
+
+def test_an_edited_set_is_not_trained_on(path, tmp_path):
+    file = tmp_path / "prepared/metamathqa.jsonl"
+    file.write_text(file.read_text().replace("It is", "It was"))
+    with pytest.raises(UserError, match=r"metamathqa\.jsonl is not as it was prepared"):
+        run(recipes.load(path), [], Console(quiet=True))
+    assert not (tmp_path / "out").exists()
