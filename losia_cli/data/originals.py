@@ -86,6 +86,11 @@ def boolq(row: Row) -> Texts:
     return _whole(f"{asked}\nAnswer:\n{'yes' if row['answer'] else 'no'}\n")
 
 
+def gsm8k(row: Row) -> Texts:
+    """GSM8K, as the harness asks it without examples."""
+    return _texts(f"Question: {_text(row, 'question')}\nAnswer:", f" {_text(row, 'answer')}")
+
+
 def _texts(instruction: str, output: str) -> Texts:
     return {"instruction": instruction, "output": output}
 

@@ -6,7 +6,9 @@ from dataclasses import dataclass, replace
 from losia_cli.errors import UserError
 from losia_cli.evaluation.suites import SUITES
 from losia_cli.reproduction.cell import BASE, Cell
-from losia_cli.reproduction.tables import Place, places
+from losia_cli.reproduction.tables import Place, places, published
+
+_METHODS = ("method", "setting", "experiment")  # a table's fields that say how a row was trained
 
 
 @dataclass(frozen=True)
@@ -54,10 +56,12 @@ def make(
         UserError: a name that the table does not have.
     """
     found = places(table)
+    fields = published(table).fields
     chosen = {"model": models, "method": methods, "dataset": datasets}
     for what, names in chosen.items():
-        _expect(what, names, {_label(place, what) for place in found} - {"", BASE}, table)
-    kept = [place for place in found if _wanted(place, chosen)]
+        known = {name for place in found for name in _names(place, what, fields)}
+        _expect(what, names, known - {"", BASE}, table)
+    kept = [place for place in found if _wanted(place, chosen, fields)]
     changed = [replace(place, cell=change(place.cell)) for place in kept]
     seeded = [replace(p, cell=p.cell.with_seed(seed)) for seed in seeds for p in changed]
     return Plan(table, tuple(_narrowed(seeded or changed)))
@@ -78,16 +82,17 @@ def _chain(cell: Cell) -> list[Cell]:
     return [*(_chain(cell.after) if cell.after else []), cell]
 
 
-def _label(place: Place, what: str) -> str:
-    """What a filter calls the place: a row's own method stands for the overlay that trains it."""
-    value: str = getattr(place.cell, what)
-    return "losia" if what == "method" and place.row[-1] == "losia" else value
+def _names(place: Place, what: str, fields: Sequence[str]) -> set[str]:
+    """What a filter may call the place: for a method the overlay, or the table's own word."""
+    own = dict(zip(fields, place.row, strict=True))
+    words = [own[field] for field in _METHODS if field in own] if what == "method" else []
+    return {getattr(place.cell, what), *words}
 
 
-def _wanted(place: Place, chosen: dict[str, Sequence[str]]) -> bool:
+def _wanted(place: Place, chosen: dict[str, Sequence[str]], fields: Sequence[str]) -> bool:
     """Whether the filters keep it; a base model is filtered by its name alone."""
     return all(
-        not names or getattr(place.cell, what) in names or _label(place, what) in names
+        not names or _names(place, what, fields) & set(names)
         for what, names in chosen.items()
         if what == "model" or place.cell.method != BASE
     )

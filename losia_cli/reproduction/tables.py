@@ -192,7 +192,8 @@ def _sequences() -> Iterator[Place]:
     for method in ("lora", "losia"):
         last: Cell | None = None
         for dataset in TASKS:
-            trained = cell("llama2-7b", dataset, _TRAINED_BY.get(method, method))
+            overlay, rate = _TRAINED_BY.get(method, method), rates(method)[0]
+            trained = cell("llama2-7b", dataset, overlay, f"learning_rate={rate:g}")
             alone, last = trained, replace(trained, suites=TASKS, after=last)
             for task in TASKS:
                 yield Place((method, _column(task)), _column(dataset), last, Reading(task))

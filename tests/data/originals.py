@@ -96,6 +96,11 @@ ROWS: dict[str, tuple[dict[str, Any], str, str]] = {
         "It is a rock.\nQuestion: is it a star?\nAnswer:\nno\n",
     ),
 }
+ROWS["gsm8k"] = (
+    {"question": "One and one?", "answer": "It is 1 + 1.\n#### 2"},
+    "Question: One and one?\nAnswer:",
+    " It is 1 + 1.\n#### 2",
+)
 ROWS |= dict.fromkeys(("metamathqa_30k", "metamathqa_70k"), ROWS["metamathqa"])
 
 # A set, what of its row is changed, and what is then said of the row.

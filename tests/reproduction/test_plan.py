@@ -130,3 +130,11 @@ def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="cannot be written into"):
         Store(tmp_path / "file" / "below", {}).open()
+
+
+@pytest.mark.parametrize(
+    ("table", "method", "count"),
+    [("compare", "LoRA r=8", 6), ("table3", "synchronous", 2), ("table12", "losia", 9)],
+)
+def test_a_row_can_be_asked_for_by_the_tables_own_word(table, method, count):
+    assert len(trained(make(table, methods=[method]))) == count
