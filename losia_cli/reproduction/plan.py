@@ -84,7 +84,7 @@ def _chain(cell: Cell) -> list[Cell]:
 
 def _names(place: Place, what: str, fields: Sequence[str]) -> set[str]:
     """What a filter may call the place: for a method the overlay, or the table's own word."""
-    own = dict(zip(fields, place.row, strict=True))
+    own = dict(zip(fields, place.row, strict=False))  # Table 5's are Table 12's
     words = [own[field] for field in _METHODS if field in own] if what == "method" else []
     return {getattr(place.cell, what), *words}
 
