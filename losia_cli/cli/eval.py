@@ -110,6 +110,8 @@ def evaluate(
     names = targets or []
     if wrong and not show:
         raise UserError("--wrong goes with --show: losia eval --show RUN SUITE --wrong")
+    if as_json and (show or list_suites):
+        raise UserError("--json goes with an evaluation or --compare, not with --list or --show")
     if list_suites:
         _print_suites()
     elif compare:

@@ -368,6 +368,7 @@ def test_results_that_cannot_be_compared_or_shown(early, finished):
     assert "holds no eval_results.json" in early("--compare", a, finished / "none")
     assert "two folders" in early("--compare", a)
     assert "a folder with results and a suite" in early("--show", a)
+    assert "--json goes with" in early("--show", a, "arc-e", "--json")
     assert "--suite boolq" in early("--show", a, "boolq")
     assert "holds no eval_results.json" in early("--show", finished / "none", "arc-e")
 
