@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -206,6 +207,10 @@ def _report(plan: Plan, store: Store, console: Console) -> Numbers:
         place = store.root / plan.table
         write_atomically(place.with_suffix(".md"), render.markdown(title, numbers, fields))
         write_atomically(place.with_suffix(".csv"), render.comma_separated(numbers, fields))
+        if plan.table == COMPARE and find_spec("matplotlib"):
+            from losia_cli.reproduction.plot import draw
+
+            draw(numbers, place.with_suffix(".png"))
         console.print(f"written: {place}.md, {place}.csv", soft_wrap=True)
     return numbers
 

@@ -201,3 +201,14 @@ def test_what_is_forgotten_is_read_from_the_model_that_learned_best():
         pytest.approx([60, 50, 20, 60])
     )
     assert "GSM8K" not in ours
+
+
+def test_the_comparison_is_drawn_with_what_there_is(tmp_path):
+    pytest.importorskip("matplotlib")
+    from losia_cli.reproduction.plot import draw
+
+    def found(cell):
+        return result(cell) if cell.method in (BASE, "lora") and cell.dataset != "gsm8k" else None
+
+    draw(collect(make("compare"), found), tmp_path / "compare.png")
+    assert (tmp_path / "compare.png").stat().st_size > 10_000
