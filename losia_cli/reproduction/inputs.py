@@ -29,8 +29,7 @@ def make(cells: Sequence[Cell], world: World | None, console: Console) -> None:
             prepare_missing(values, console)
     else:
         for name in sorted({name for values in trained for name in names_in(values["dataset"])}):
-            source = world.sources[name.removesuffix("_30k").removesuffix("_70k")]
-            prepare(Request(SETS[name], source), world.data, console)
+            prepare(Request(SETS[name], world.sources[name]), world.data, console)
     if any(cell.resolved.values["model_name_or_path"] == packaged_model() for cell in cells):
         prepare_base_model()
 

@@ -61,7 +61,7 @@ def test_every_training_set_can_be_prepared(world, tmp_path):
     for name, path in world.sources.items():
         prepare(Request(SETS[name], path), tmp_path, Console(quiet=True))
     records = manifest.read(tmp_path)
-    assert set(records) == set(SETS)
+    assert set(records) == set(SETS) - {"gsm8k"}  # no table of the paper trains on it
     for name, record in records.items():
         assert record["rows"] == len(read(world.sources[name])), name
         assert not record["skipped"]
