@@ -31,6 +31,9 @@ MODELS: dict[str, tuple[str, str, dict[str, Any]]] = {
 
 def write(folder: Path, texts: Iterable[str]) -> None:
     """Write every model with a tokenizer that is trained on `texts`."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()  # each model is a megabyte
     tokenizer = _tokenizer(texts)
     for place, architecture, sizes in MODELS.values():
         _model(architecture, len(tokenizer), sizes).save_pretrained(folder / place)
