@@ -73,13 +73,16 @@ def reproduce(
 
     from losia_cli.reproduction import reproduce as reproduction
 
+    given = overrides or []
+    if seeds and any(text.startswith("seed=") for text in given):
+        raise UserError("--seeds and seed=... are both given: leave one out")
     request = reproduction.Request(
         table=f"table{table}" if table.isdigit() else table,
         models=model or (),
         methods=method or (),
         datasets=dataset or (),
         seeds=_seeds(seeds),
-        overrides=overrides or (),
+        overrides=given,
         output=output,
         data=data,
         allow_code=allowed(allow_code),
@@ -97,6 +100,6 @@ def reproduce(
 
 def _seeds(text: str) -> list[int]:
     words = [word.strip() for word in text.split(",") if word.strip()]
-    if not all(word.isdigit() for word in words):
+    if not all(word.isdecimal() for word in words):
         raise UserError(f"--seeds: {text!r} is no list of numbers; write --seeds 42,43,44")
     return [int(word) for word in words]

@@ -5,6 +5,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import fmean
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -94,25 +95,28 @@ def remaining(
 ) -> float | None:
     """Seconds of training that cells will take; None where nothing tells.
 
-    As measured on done cells of the same model and method, else as the paper reports it.
+    As the paper reports it, in the proportion measured on done cells of the same model and method;
+    where the paper reports nothing, as long as those took.
     """
+
+    def reported(cell: Cell) -> float | None:
+        hours = costs.hours(cell) if from_paper else None
+        return None if hours is None else 3600 * hours
+
     measured: dict[tuple[str, str], list[float]] = {}
     for cell in done:
         run = (store.result(cell) or {}).get("training")
         if run and not run["resumed_from"]:
-            measured.setdefault((cell.model, cell.method), []).append(run["seconds"])
+            ratio = run["seconds"] / (reported(cell) or 1.0)
+            measured.setdefault((cell.model, cell.method), []).append(ratio)
     total = 0.0
     for cell in waiting:
-        known = measured.get((cell.model, cell.method))
-        hours = costs.hours(cell) if from_paper else None
         if cell.method == BASE:
             continue
-        if known:
-            total += sum(known) / len(known)
-        elif hours is not None:
-            total += 3600 * hours
-        else:
+        known, expected = measured.get((cell.model, cell.method)), reported(cell)
+        if known is None and expected is None:
             return None
+        total += (fmean(known) if known else 1.0) * (expected or 1.0)
     return total
 
 

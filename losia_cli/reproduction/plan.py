@@ -28,10 +28,10 @@ class Plan:
         """Every cell once, with all suites that any number needs, each after its `after`."""
         return distinct(place.cell for place in self.places)
 
-    @property
-    def runs_code(self) -> bool:
-        """Whether a model's programs are to be run."""
-        return any(SUITES[suite].code for cell in self.cells for suite in cell.suites)
+
+def runs_code(cells: Iterable[Cell]) -> bool:
+    """Whether programs that the models write are to be run."""
+    return any(SUITES[suite].code for cell in cells for suite in cell.suites)
 
 
 def make(

@@ -1,10 +1,10 @@
 """`losia reproduce` from a table's name to the table: plan, check, run, render."""
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.table import Table
@@ -16,15 +16,12 @@ from losia_cli.reproduction import costs, render
 from losia_cli.reproduction.cell import BASE, Cell
 from losia_cli.reproduction.live import LivePlan, clock, remaining
 from losia_cli.reproduction.numbers import Numbers, collect
-from losia_cli.reproduction.plan import Plan, make
-from losia_cli.reproduction.run import Stopped, run_cells
+from losia_cli.reproduction.plan import Plan, make, runs_code
+from losia_cli.reproduction.run import Stopped, run_cells, to_do
 from losia_cli.reproduction.store import DONE, FAILED, RUNNING, Store
 from losia_cli.reproduction.tables import COMPARE, published
 from losia_cli.training.checkpoints import write_atomically
 from losia_cli.training.command import EXIT_INTERRUPTED
-
-if TYPE_CHECKING:
-    from losia_cli.reproduction.miniature import World
 
 EXIT_UNFINISHED = 1
 _CODE = {"sandboxed": "true", "unsandboxed": "unsandboxed"}  # the option's values, the key's
@@ -54,18 +51,19 @@ class Request:
 
 def dry_run(request: Request, console: Console) -> None:
     """Print the cells of a plan, what they take, and whether they can run here."""
-    plan, store = _plan(request, console), _store(request)
+    store, plan = _store(request), _plan(request)
+    left = _checked(plan, store)
     console.print(_plan_table(plan, store, request))
-    _print_costs(plan, store, request, console)
+    _print_costs(plan, left, store, request, console)
     try:
-        _expect_runnable(plan, request)
+        _expect_runnable(plan.table, left, request)
     except UserError as error:
         console.print(f"cannot run here: {error}", style="yellow")
 
 
 def show(request: Request, console: Console) -> None:
     """Print a table from what has been measured so far, and write it to files."""
-    plan, store = _plan(request, console), _store(request)
+    store, plan = _store(request), _plan(request)
     _report(plan, store, console)
 
 
@@ -75,15 +73,14 @@ def reproduce(request: Request, console: Console) -> int:
     Raises:
         UserError: the plan, its folder, its data or the machine cannot work; nothing was started.
     """
-    plan, store = _plan(request, console), _store(request)
-    _expect_runnable(plan, request)
-    for cell in plan.cells:
-        store.state(cell)  # refuses edited results before anything runs
-        recipes.check(cell.resolved)
+    store, plan = _store(request), _plan(request)
+    left = _checked(plan, store)
+    _expect_runnable(plan.table, left, request)
     store.open()
-    from losia_cli.reproduction import inputs
+    from losia_cli.reproduction import inputs, miniature
 
-    inputs.make(plan.cells, _world(request, console) if request.miniature else None, console)
+    world = miniature.make(_world(request), console) if request.miniature else None
+    inputs.make(left, world, console)
     following = LivePlan(plan.cells, store, console, request.miniature)
     try:
         with following.live:
@@ -95,11 +92,20 @@ def reproduce(request: Request, console: Console) -> int:
     return _tell_unfinished(plan, store, console)
 
 
-def _plan(request: Request, console: Console) -> Plan:
-    change = _miniature(request, console) if request.miniature else _full(request)
+def _plan(request: Request) -> Plan:
+    if request.data and not request.data.is_dir():
+        raise UserError(f"--data: there is no folder {request.data}")
+    change = _miniature(request) if request.miniature else _full(request)
     return make(
         request.table, request.models, request.methods, request.datasets, request.seeds, change
     )
+
+
+def _checked(plan: Plan, store: Store) -> list[Cell]:
+    """The cells that are to do; what no recipe may say, and an edited result, are refused."""
+    for cell in plan.cells:
+        recipes.check(cell.resolved)
+    return to_do(plan.cells, store)
 
 
 def _full(request: Request) -> Callable[[Cell], Cell]:
@@ -109,10 +115,10 @@ def _full(request: Request) -> Callable[[Cell], Cell]:
     return lambda cell: _laid_over(cell, lambda _: [*small, *_asked_for(request)])
 
 
-def _miniature(request: Request, console: Console) -> Callable[[Cell], Cell]:
-    from losia_cli.reproduction.miniature import overrides
+def _miniature(request: Request) -> Callable[[Cell], Cell]:
+    from losia_cli.reproduction.miniature import at, overrides
 
-    world = _world(request, console)
+    world = at(_world(request))
 
     def smaller(cell: Cell) -> list[str]:
         given, recipe = cell.overrides, cell.recipe
@@ -122,14 +128,12 @@ def _miniature(request: Request, console: Console) -> Callable[[Cell], Cell]:
     return lambda cell: _laid_over(cell, smaller)
 
 
-def _world(request: Request, console: Console) -> "World":
-    from losia_cli.reproduction.miniature import make
-
-    return make(request.root / "world", console)
+def _world(request: Request) -> Path:
+    return request.root / "world"
 
 
 def _asked_for(request: Request) -> list[str]:
-    data = [f"eval_data={request.data.absolute()}"] if request.data else []
+    data = [f"eval_data={json.dumps(str(request.data.absolute()))}"] if request.data else []
     code = [f"eval_allow_code={_CODE[request.allow_code]}"] if request.allow_code else []
     return [*data, *code, *request.overrides]
 
@@ -148,15 +152,15 @@ def _store(request: Request) -> Store:
     return Store(request.root, kind)
 
 
-def _expect_runnable(plan: Plan, request: Request) -> None:
-    if plan.runs_code and not request.allow_code:
+def _expect_runnable(table: str, left: Sequence[Cell], request: Request) -> None:
+    if runs_code(left) and not request.allow_code:
         raise UserError(
-            f"{plan.table} scores MBPP, for which programs that the models write are run: allow it,"
+            f"{table} scores MBPP, for which programs that the models write are run: allow it,"
             " in a sandbox, with --allow-code, or leave it out with --dataset"
         )
-    needs_gpu = any(cell.resolved.values.get("bf16") for cell in plan.cells)
+    needs_gpu = any(cell.resolved.values.get("bf16") for cell in left)
     if needs_gpu and not request.miniature:
-        costs.expect_enough(plan.cells, request.root, request.keep)
+        costs.expect_enough(left, request.root, request.keep)
 
 
 def _plan_table(plan: Plan, store: Store, request: Request) -> Table:
@@ -179,8 +183,9 @@ def _plan_table(plan: Plan, store: Store, request: Request) -> Table:
     return view
 
 
-def _print_costs(plan: Plan, store: Store, request: Request, console: Console) -> None:
-    left = [cell for cell in plan.cells if store.state(cell) != DONE]
+def _print_costs(
+    plan: Plan, left: Sequence[Cell], store: Store, request: Request, console: Console
+) -> None:
     done = [cell for cell in plan.cells if store.state(cell) == DONE]
     trained = sum(cell.method != BASE for cell in plan.cells)
     console.print(f"{len(plan.cells)} cells, {trained} of them trained; {len(left)} to go")

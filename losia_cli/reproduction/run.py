@@ -4,6 +4,7 @@ Each cell is a process of its own, `losia train` and, in the same process, `losi
 was cut off goes on from its newest checkpoint or its stored responses.
 """
 
+import json
 import os
 import shlex
 import signal
@@ -32,7 +33,7 @@ class Stopped(Exception):
 
 
 def run_cells(cells: Sequence[Cell], store: Store, keep: bool, watch: Watch) -> None:
-    """Run every cell that is not done; failed ones are tried once more.
+    """Run every cell that is to do; failed ones are tried once more.
 
     Args:
         cells: each after the one that it starts from.
@@ -43,16 +44,27 @@ def run_cells(cells: Sequence[Cell], store: Store, keep: bool, watch: Watch) -> 
     Raises:
         Stopped: Ctrl-C or SIGTERM came, and the running cell's process has ended.
     """
-    for cell in cells:
-        if store.state(cell) in (DONE, RUNNING) or not _ready(cell, store):
+    for cell in to_do(cells, store):
+        if store.state(cell) == RUNNING or not _ready(cell, store):
             continue
         with store.take(cell) as lock:
-            if lock is None or store.state(cell) == DONE:
+            if lock is None or cell not in to_do(cells, store):  # another process was quicker
                 continue
             _run_cell(cell, store, lock.fileno(), watch)
         watch(None, 0.0)
         if not keep:
             _drop_unneeded(cell, cells, store)
+
+
+def to_do(cells: Sequence[Cell], store: Store) -> list[Cell]:
+    """The cells that are not done, and those whose weights one of them needs and that are gone."""
+    found = set()
+    for cell in reversed(cells):
+        if cell.identity in found or store.state(cell) != DONE:
+            found.add(cell.identity)
+            if cell.after is not None and not _ready(cell, store):
+                found.add(cell.after.identity)
+    return [cell for cell in cells if cell.identity in found]
 
 
 def commands(cell: Cell, store: Store) -> list[list[str]]:
@@ -76,13 +88,13 @@ def _command(cell: Cell, store: Store) -> list[str]:
         return ["eval", str(folder), *_suites(_unscored(cell, store)), *_allowed(values)]
     overrides = [
         *cell.all_overrides,
-        f"output_dir={folder}",
+        f"output_dir={json.dumps(str(folder))}",
         f"eval_suites=[{','.join(cell.suites)}]",
     ]
     if cell.after is not None:
         adapter = store.adapter(cell.after)
         start = store.merged(cell) if adapter else store.trained(cell.after)
-        overrides.append(f"model_name_or_path={start}")
+        overrides.append(f"model_name_or_path={json.dumps(str(start))}")
     if any((path / MANIFEST).is_file() for path in folder.glob("checkpoint-*")):
         overrides.append("resume_from_checkpoint=true")
     elif folder.is_dir():
@@ -147,7 +159,10 @@ class _stop_together:
     def _ask(self, *_: object) -> None:
         """The first time it may save a checkpoint; the second time it may not."""
         self._asked += 1
-        self._process.send_signal(signal.SIGINT if self._asked == 1 else signal.SIGKILL)
+        if self._asked == 1:
+            self._process.send_signal(signal.SIGINT)
+        else:
+            os.killpg(self._process.pid, signal.SIGKILL)  # with the workers that it started
 
 
 def _ready(cell: Cell, store: Store) -> bool:

@@ -18,7 +18,8 @@ SCORED_ON = {
     **{name: (name,) for name in GROUPS["table2"]},
 }
 PEFT_SUITE, COMPARE = "peft-suite", "compare"
-ALONE, UNTRAINED = "ST", "untrained"  # columns of Table 12; the second is ours
+ALONE, UNTRAINED = "ST", "untrained"  # columns: of Table 12, and ours for the base model
+BENCHMARKS = ("table14", "table15")  # of no trained models
 DOMAINS = ("metamath", "magicoder", "alpaca-gpt4")
 
 # LoSiA-Pro's update is LoSiA's, in less time: it stands for both.
@@ -94,7 +95,8 @@ def places(name: str) -> list[Place]:
     """
     if name not in _PLANS:
         advice = did_you_mean(name, names()) or f"; there are {', '.join(names())}"
-        raise UserError(f"there is no table {name}{advice}")
+        benchmark = f"; it is a benchmark: make reproduce-{name}" if name in BENCHMARKS else ""
+        raise UserError(f"there is no plan of {name}{benchmark or advice}")
     return list(_PLANS[name]())
 
 
@@ -166,12 +168,14 @@ def _period_overlay(period: str) -> str:
 
 
 def _rank_factors() -> Iterator[Place]:
+    reading = Reading("gsm8k-5shot")
     for model in ("gemma-2b", "llama2-7b"):
+        yield Place((model,), UNTRAINED, _untrained(model, ("metamath",)), reading)
         for column in paper.table(10).columns:
             bottom = column.partition("/")[2]
             overlay = "losia-pro" if bottom == "8" else f"ablations/rank-factor-{bottom}"
             trained = cell(model, "metamath", overlay)
-            yield Place((model,), column, trained, Reading("gsm8k-5shot"))
+            yield Place((model,), column, trained, reading)
 
 
 def _domains_of_mmlu() -> Iterator[Place]:

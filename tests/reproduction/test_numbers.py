@@ -98,6 +98,8 @@ def test_several_seeds_give_their_mean_and_deviation(scores):
     plan = make("table10", models=["gemma-2b"], seeds=seeds)
 
     def found(cell):
+        if cell.method == BASE:
+            return result(cell)
         seed = next(text for text in cell.overrides if text.startswith("seed="))
         return result(cell, scores[int(seed.removeprefix("seed="))])
 

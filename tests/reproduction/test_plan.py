@@ -7,7 +7,7 @@ import pytest
 from losia_cli.errors import UserError
 from losia_cli.reproduction import costs, paper
 from losia_cli.reproduction.cell import BASE, Cell
-from losia_cli.reproduction.plan import distinct, make
+from losia_cli.reproduction.plan import distinct, make, runs_code
 from losia_cli.reproduction.store import Store
 from losia_cli.reproduction.tables import names, places
 
@@ -36,6 +36,17 @@ def test_every_printed_score_has_a_place(table):
         for column, value in line.values.items():
             if value is not None and column not in costly:
                 assert (row, column) in there
+
+
+@pytest.mark.parametrize("table", sorted(set(names()) - {"table5"}))
+def test_the_base_models_own_score_is_always_there(table):
+    models = {cell.model for cell in make(table).cells}
+    assert {cell.model for cell in make(table).cells if cell.method == BASE} == models
+
+
+def test_a_benchmark_is_no_plan():
+    with pytest.raises(UserError, match="make reproduce-table14"):
+        make("table14")
 
 
 def test_tables_share_the_models_that_are_the_same():
@@ -81,15 +92,15 @@ def test_filters_keep_the_base_models_beside_what_they_leave():
         (BASE, ("gsm8k-5shot", "gsm8k-cot")),
         ("losia-pro", ("gsm8k-5shot", "gsm8k-cot")),
     ]
-    assert not plan.runs_code
-    assert make("table1", datasets=["magicoder"]).runs_code
+    assert not runs_code(plan.cells)
+    assert runs_code(make("table1", datasets=["magicoder"]).cells)
 
 
 @pytest.mark.parametrize(
     ("asked", "says"),
     [
         ({"table": "tabel1"}, "did you mean table1?"),
-        ({"table": "table9"}, "there is no table table9"),
+        ({"table": "table9"}, "there is no plan of table9"),
         ({"table": "table1", "models": ["llama3"]}, "it has gemma-2b, llama2-13b, llama2-7b"),
         ({"table": "table1", "methods": ["loara"]}, "--method: table1 has no loara"),
         ({"table": "table2", "datasets": ["metamath"]}, "--dataset: table2 has no metamath"),

@@ -52,6 +52,12 @@ def make(folder: Path, console: Console) -> World:
             f"{folder} cannot be written into ({error.strerror}): name another folder with"
             " --output DIR"
         ) from error
+    return at(folder)
+
+
+def at(folder: Path) -> World:
+    """Where everything of a world in this folder is, or will be once it is made."""
+    folder = folder.absolute()
     places = {name: folder / "models" / place for name, (place, *_) in models.MODELS.items()}
     sources = {path.stem: path for path in sorted((folder / "sources").glob("*.jsonl"))}
     return World(places, sources, folder / "documents", folder / "data")
