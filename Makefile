@@ -44,9 +44,9 @@ $(tables:%=reproduce-%-mini): reproduce-%-mini: $(installed)
 compare: $(installed)  ## SmolLM2-135M taught ARC-E and GSM8K by ten methods at three rates (hours)
 	"$(bin)/python" -m losia_cli reproduce compare
 
-reproduce-all: $(installed)  ## all of them, one after another (months of one GPU)
-	failed=0; for table in $(tables); do \
-		"$(bin)/python" -m losia_cli reproduce $$table --allow-code || failed=1; done; exit $$failed
+reproduce-all:   ## all of them and Tables 14 and 15, one after another (months of one GPU)
+	failed=0; for table in $(tables) table14 table15; do \
+		$(MAKE) reproduce-$$table || failed=1; done; exit $$failed
 
 reproduce-table14: $(installed)  ## trained parameters by size and, on a GPU, their memory
 	mkdir -p runs/reproduce
