@@ -24,6 +24,7 @@ from losia_cli.training.checkpoints import write_atomically
 from losia_cli.training.command import EXIT_INTERRUPTED
 
 EXIT_UNFINISHED = 1
+_WIDE = 150  # columns of a table that goes to a file
 _CODE = {"sandboxed": "true", "unsandboxed": "unsandboxed"}  # the option's values, the key's
 
 
@@ -207,7 +208,8 @@ def _report(plan: Plan, store: Store, console: Console) -> Numbers:
     title = render.title(plan.table)
     if store.kind["miniature"]:
         title += "; in miniature, whose scores mean nothing"
-    console.print(render.terminal(title, numbers, fields))
+    wide = console if console.is_terminal else Console(file=console.file, width=_WIDE)
+    wide.print(render.terminal(title, numbers, fields))
     if any(store.result(cell) for cell in plan.cells):
         place = store.root / plan.table
         write_atomically(place.with_suffix(".md"), render.markdown(title, numbers, fields))
