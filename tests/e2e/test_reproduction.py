@@ -160,7 +160,7 @@ def children(output):
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
-            if f"output_dir={output}" in (process / "cmdline").read_text():
+            if output in (process / "cmdline").read_text():
                 found.append(int(process.name))
     return found
 
