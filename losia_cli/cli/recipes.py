@@ -33,7 +33,7 @@ def recipes(
     """
     from rich.console import Console
 
-    from losia_cli.recipes import catalogue
+    from losia_cli.reproduction import catalogue
 
     found = catalogue.entries(filters or [])
     if as_json:

@@ -24,13 +24,14 @@ def read(folder: Path) -> dict[str, dict[str, Any]]:
         return {}
     try:
         records = json.loads(path.read_text(encoding="utf-8"))
-        if all(isinstance(record["sha256"], str) for record in records.values()):
-            return records
+        whole = all(isinstance(record["sha256"], str) for record in records.values())
     except (ValueError, KeyError, TypeError, AttributeError):
-        pass
-    raise UserError(
-        f"{path} is damaged: remove it, and prepare the sets again with `losia data prepare`"
-    )
+        whole = False
+    if not whole:
+        raise UserError(
+            f"{path} is damaged: remove it, and prepare the sets again with `losia data prepare`"
+        )
+    return records
 
 
 def write(folder: Path, records: Mapping[str, Mapping[str, Any]]) -> None:

@@ -166,7 +166,9 @@ def override(key: str, text: str | Path) -> str:
 
 def training_record(trained: Path) -> dict[str, Any]:
     """What `losia train` recorded of its run."""
-    record = json.loads((trained / "losia_run.json").read_text())
+    from losia_cli.training.record import RECORD
+
+    record = json.loads((trained / RECORD).read_text())
     return {key: record[key] for key in RUN_KEYS}
 
 

@@ -84,3 +84,8 @@ class Cell:
         """For people: the method, the model, the training set, and what is particular."""
         what = f"{self.method}, {self.model}" + (f", {self.dataset}" if self.dataset else "")
         return ", ".join([what, *self.overrides])
+
+
+def untrained(model: str, recipe: str, suites: tuple[str, ...]) -> Cell:
+    """The cell of a model as it is, the one that a recipe trains."""
+    return Cell(recipe, model, "", BASE, (), suites)

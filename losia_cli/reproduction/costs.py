@@ -2,45 +2,46 @@
 
 import shutil
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 
+from losia_cli.data.sources import SETS
 from losia_cli.errors import UserError
 from losia_cli.reproduction import paper
 from losia_cli.reproduction.cell import BASE, Cell
 
-# Parameters of the published checkpoints, in billions.
-_BILLIONS = {"gemma-2b": 2.51, "llama2-7b": 6.74, "llama2-13b": 13.02, "llama3.2-3b": 3.21}
+# Parameters of the published checkpoints, in billions, by the last part of their name.
+_BILLIONS = {
+    "gemma-2b": 2.51,
+    "llama-2-7b-hf": 6.74,
+    "llama-2-13b-hf": 13.02,
+    "llama-3.2-3b": 3.21,
+}
 _BYTES = 2  # of a weight, in bfloat16
 _CHECKPOINTS = 2  # `save_total_limit` of the recipes
-# Of all parameters, what trains: a weight in a checkpoint brings two moments and a copy of itself.
-_TRAINS = {"full": 1.0, "full-8bit": 1.0, "galore": 0.2}
-_LITTLE = 0.03
+_LITTLE = 0.03  # the part of all parameters that an adapter or LoSiA's subnets are
+_GALORE = 0.2  # likewise of GaLore: moments of rank 512 of 4,096, and all of the output layer
 
 
 def hours(cell: Cell) -> float | None:
-    """The hours of training that the paper reports for such a cell; None where it reports none.
+    """The hours of training by the paper; None where it reports none for such a cell.
 
-    Table 1 gives the longest of three tasks, which is taken for each. Table 2's is taken for the
-    largest set, and the others' by their rows (Table 8).
+    It reports those of the longest training of a table: others are in proportion to their rows. A
+    cell that is told how many steps to train is none of the paper's.
     """
+    values = cell.resolved.values
     if cell.method == BASE:
         return 0.0
-    pro = cell.method != "losia" and _row(cell) == "losia"
-    if cell.dataset in ("metamath", "magicoder", "alpaca-gpt4"):
-        column = "Time(h), Pro" if pro else "Time(h)"
-        return paper.value(1, column, model=cell.model, method=_row(cell))
-    whole = paper.value(2, "Time(h)", model=cell.model, method=_row(cell))
-    rows = {_plain(row.fields["dataset"]): row.values["train"] for row in paper.table(8).rows}
-    here, largest = rows.get(_plain(cell.dataset)), rows["hellaswag"]
-    return whole * here / largest if whole and here and largest else None
+    longest = paper.hours(values)
+    wanted = SETS.get(values["dataset"])
+    if longest is None or wanted is None or values.get("max_steps", -1) > 0:
+        return None
+    return longest * (wanted.rows or wanted.published) / paper.rows_of_longest(values)
 
 
 def memory(cell: Cell) -> float | None:
-    """The GPU memory that the paper reports, in GB; None where it reports none."""
-    if cell.method == BASE:
-        return None
-    number = 1 if cell.dataset in ("metamath", "magicoder", "alpaca-gpt4") else 2
-    return paper.value(number, "Mem(GB)", model=cell.model, method=_row(cell))
+    """The GPU memory by the paper, in GB; None where it reports none, or no GPU is asked for."""
+    values = cell.resolved.values
+    return paper.memory(values) if cell.method != BASE and values.get("bf16") else None
 
 
 def disk(cells: Sequence[Cell], keep: bool) -> float:
@@ -81,26 +82,23 @@ def expect_enough(cells: Sequence[Cell], root: Path, keep: bool) -> None:
         )
 
 
-def _row(cell: Cell) -> str:
-    """The paper's row of the cell: variants of LoSiA cost what it does."""
-    ours = cell.method.startswith(("losia", "ablations/"))
-    return "losia" if ours else cell.method
-
-
-def _share(cell: Cell) -> float:
-    return _TRAINS.get(_row(cell), _LITTLE)
+def _billions(cell: Cell) -> float:
+    """Of the parameters of a model that is trained on a GPU; 0 where that is not known."""
+    values = cell.resolved.values
+    name = PurePath(values["model_name_or_path"]).name.lower()
+    return _BILLIONS.get(name, 0.0) if values.get("bf16") else 0.0
 
 
 def _model(cell: Cell) -> float:
     """GB of the trained model: an adapter alone, or all weights."""
-    share = _LITTLE if cell.method in ("lora", "dora", "pissa") else 1.0
-    return _BILLIONS.get(cell.model, 0.0) * _BYTES * share
+    adapter = cell.resolved.values["finetuning_type"] == "lora"
+    return _billions(cell) * _BYTES * (_LITTLE if adapter else 1.0)
 
 
 def _checkpoints(cell: Cell) -> float:
-    trains = _BILLIONS.get(cell.model, 0.0) * _BYTES * _share(cell)
-    return _CHECKPOINTS * (_model(cell) + 3 * trains)
-
-
-def _plain(name: str) -> str:
-    return "".join(filter(str.isalnum, name)).lower()
+    """GB of the checkpoints: the model, and of all that trains two moments and a copy of itself."""
+    values = cell.resolved.values
+    part = _LITTLE
+    if values["finetuning_type"] == "full":
+        part = _GALORE if values.get("use_galore") else 1.0
+    return _CHECKPOINTS * (_model(cell) + 3 * part * _billions(cell) * _BYTES)

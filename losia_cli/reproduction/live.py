@@ -15,6 +15,7 @@ from rich.text import Text
 from losia_cli.reproduction import costs
 from losia_cli.reproduction.cell import BASE, Cell
 from losia_cli.reproduction.store import DONE, FAILED, RUNNING, WAITING, Store
+from losia_cli.training.record import RECORD
 
 _STYLES = {DONE: "green", FAILED: "red", RUNNING: "bold yellow", WAITING: "dim"}
 _SIGNS = {DONE: "✓", FAILED: "✗", RUNNING: "▶", WAITING: "·"}
@@ -23,11 +24,8 @@ _SIGNS = {DONE: "✓", FAILED: "✗", RUNNING: "▶", WAITING: "·"}
 class LivePlan:
     """A table that follows the cells in a terminal; elsewhere a line when one begins or ends."""
 
-    def __init__(
-        self, cells: Sequence[Cell], store: Store, console: Console, miniature: bool
-    ) -> None:
+    def __init__(self, cells: Sequence[Cell], store: Store, console: Console) -> None:
         self._cells, self._store, self._console = cells, store, console
-        self._from_paper = not miniature
         self._states = {cell.identity: store.state(cell) for cell in cells}
         self._begun: Cell | None = None
         self._elapsed = 0.0
@@ -55,17 +53,18 @@ class LivePlan:
         return RUNNING if cell is self._begun else self._states[cell.identity]
 
     def _view(self) -> RenderableType:
-        columns = list(dict.fromkeys(_column(cell) for cell in self._cells))
+        columns = list(dict.fromkeys(cell.dataset for cell in self._cells))
         rows: dict[str, dict[str, Cell]] = {}
         for cell in self._cells:
-            rows.setdefault(f"{cell.model} {cell.method}", {})[_column(cell)] = cell
+            row = " ".join([cell.model, cell.method, *cell.overrides])
+            rows.setdefault(row, {})[cell.dataset] = cell
         view = Table(box=None, pad_edge=False)
         view.add_column("")
         for name in columns:
             view.add_column(name, justify="right", overflow="fold")
         for name, found in rows.items():
             view.add_row(name, *(self._cell(found.get(column)) for column in columns))
-        return Group(view, Text(self._summary()))
+        return Group(Text(self._summary()), view)  # where a short window does not cut it off
 
     def _cell(self, cell: Cell | None) -> Text:
         if cell is None:
@@ -83,16 +82,13 @@ class LivePlan:
             [cell for cell in self._cells if self._state(cell) in (WAITING, RUNNING)],
             [cell for cell in self._cells if self._state(cell) == DONE],
             self._store,
-            self._from_paper,
         )
         if left is not None:
             times += f", about {clock(max(left - self._elapsed, 0.0))} of training to go"
         return f"{states}; {times}"
 
 
-def remaining(
-    waiting: Sequence[Cell], done: Sequence[Cell], store: Store, from_paper: bool
-) -> float | None:
+def remaining(waiting: Sequence[Cell], done: Sequence[Cell], store: Store) -> float | None:
     """Seconds of training that cells will take; None where nothing tells.
 
     As the paper reports it, in the proportion measured on done cells of the same model and method;
@@ -100,7 +96,7 @@ def remaining(
     """
 
     def reported(cell: Cell) -> float | None:
-        hours = costs.hours(cell) if from_paper else None
+        hours = costs.hours(cell)
         return None if hours is None else 3600 * hours
 
     measured: dict[tuple[str, str], list[float]] = {}
@@ -122,7 +118,7 @@ def remaining(
 
 def progress(folder: Path) -> str:
     """How far a running cell is: `45 %` of its steps, or that it is being scored."""
-    if (folder / "losia_run.json").is_file():
+    if (folder / RECORD).is_file():
         return "scoring"
     log = folder / "trainer_log.jsonl"
     if not log.is_file():
@@ -140,10 +136,6 @@ def clock(seconds: float) -> str:
     hours, rest = divmod(rest, 3600)
     minutes, rest = divmod(rest, 60)
     return f"{days} d {hours:02}:{minutes:02}" if days else f"{hours:02}:{minutes:02}:{rest:02}"
-
-
-def _column(cell: Cell) -> str:
-    return " ".join([cell.dataset or "as it is", *cell.overrides])
 
 
 def _ended(cell: Cell, store: Store) -> str:

@@ -9,8 +9,9 @@ from typing import Any
 from losia_cli.analysis.continual import metrics
 from losia_cli.reproduction import paper
 from losia_cli.reproduction.cell import BASE, Cell
+from losia_cli.reproduction.place import Place
 from losia_cli.reproduction.plan import Plan
-from losia_cli.reproduction.tables import ALONE, Place, published
+from losia_cli.reproduction.tables import ALONE, published
 
 HOURS = "Time(h)"
 HOURS_PRO = "Time(h), Pro"
@@ -25,7 +26,7 @@ Find = Callable[[Cell], Result | None]
 
 @dataclass(frozen=True)
 class Number:
-    """One number of a table; scores are in percent, memory in GB, time in hours.
+    """One number of a table; scores are in percent, costs in the unit of their column.
 
     Attributes:
         ours: the mean over seeds; None where it is not measured yet.

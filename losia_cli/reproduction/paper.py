@@ -23,6 +23,8 @@ METHODS = {
     ("full", ("use_galore",)): "galore",
 }
 
+SAMPLED_ROWS = 50_000  # of each of Table 1's three sets
+
 # A benchmark -> the training set of the models that are scored on it, as `_plain` writes it.
 TRAINING_SETS = {"GSM8K": "metamathqa", "MBPP": "magicoder", "MMLU": "alpacagpt4"} | {
     name: name.replace("-", "").lower()
@@ -105,6 +107,43 @@ def score(recipe: Mapping[str, Any], column: str) -> float | None:
     if row is None or _plain(str(recipe.get("dataset"))) != trained_on:
         return None
     return value(1 if column in table(1).columns else 2, column, **row)
+
+
+def memory(recipe: Mapping[str, Any]) -> float | None:
+    """The paper's GPU memory for a resolved recipe, in GB; None where it reports none."""
+    return _cost(recipe, "Mem(GB)")
+
+
+def hours(recipe: Mapping[str, Any]) -> float | None:
+    """The paper's hours for a resolved recipe; None where it reports none.
+
+    Those of the longest of Table 1's three trainings, or what Table 2 prints for eight.
+    """
+    pro = recipe.get("losia_pro") and _table_of_costs(recipe) == 1
+    return _cost(recipe, "Time(h), Pro" if pro else "Time(h)")
+
+
+def rows_of_longest(recipe: Mapping[str, Any]) -> int:
+    """The rows of the training that `hours` is taken to be of: the largest set's of its table."""
+    if _table_of_costs(recipe) == 1:
+        return SAMPLED_ROWS
+    return int(max(row.values["train"] or 0 for row in table(8).rows))
+
+
+def _cost(recipe: Mapping[str, Any], column: str) -> float | None:
+    row, number = row_of(recipe), _table_of_costs(recipe)
+    return value(number, column, **row) if row and number else None
+
+
+def _table_of_costs(recipe: Mapping[str, Any]) -> int | None:
+    """1 or 2, by what the recipe trains on; other draws of Table 1's sets are its sets."""
+    dataset = _plain(str(recipe.get("dataset")))
+    for column, name in TRAINING_SETS.items():
+        if column in table(2).columns and dataset == name:
+            return 2
+        if column not in table(2).columns and dataset.startswith(name):
+            return 1
+    return None
 
 
 def _method(recipe: Mapping[str, Any]) -> str | None:

@@ -1,12 +1,16 @@
 """The public MetaMathQA comparison of PEFT methods: its settings and numbers, as published."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from losia_cli.reproduction import paper
+from losia_cli.reproduction.cell import BASE, Cell, untrained
+from losia_cli.reproduction.place import Place, Reading
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,34 @@ def settings() -> dict[str, Any]:
 def experiments() -> tuple[Experiment, ...]:
     """The published results that are transcribed, in the file's order."""
     return tuple(_experiment(row) for row in _file()["rows"])
+
+
+def places() -> Iterator[Place]:
+    """The experiments that LLaMA-Factory has a method for, and ours by the recipe as it is."""
+    model, scored = "llama3.2-3b", ("gsm8k-train-prompt",)
+    ours = ("losia-pro", "losia-pro", ())
+    theirs = [(e.name, e.method, e.overrides) for e in experiments() if e.method]
+    yield Place((BASE,), "GSM8K", untrained(model, recipe(), scored), Reading(*scored))
+    for name, method, overrides in (ours, *theirs):
+        trained = Cell(recipe(), model, "metamath", method, overrides, scored)
+        yield Place((name,), "GSM8K", trained, Reading(*scored))
+
+
+def published() -> paper.Table:
+    """Their numbers, in the columns that ours have."""
+    rows = tuple(
+        paper.Row(
+            {"experiment": one.name},
+            {
+                "GSM8K": one.values["accuracy"],
+                "Mem(GB)": one.values["memory"] / 1e9,
+                "Seconds": one.values["step seconds"],
+            },
+        )
+        for one in experiments()
+    )
+    title = "PEFT's comparison on MetaMathQA, Llama-3.2-3B, beside its numbers on one L40S"
+    return paper.Table(title, ("experiment",), ("GSM8K", "Mem(GB)", "Seconds"), rows)
 
 
 def _experiment(row: Mapping[str, Any]) -> Experiment:

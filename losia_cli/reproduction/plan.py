@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 from losia_cli.errors import UserError
 from losia_cli.evaluation.suites import SUITES
 from losia_cli.reproduction.cell import BASE, Cell
-from losia_cli.reproduction.tables import Place, places, published
+from losia_cli.reproduction.place import Place
+from losia_cli.reproduction.tables import places, published
 
 _METHODS = ("method", "setting", "experiment")  # a table's fields that say how a row was trained
 

@@ -5,7 +5,7 @@ from statistics import fmean
 
 from losia_cli.evaluation.suites import SUITES
 from losia_cli.reproduction.numbers import Number, Numbers
-from losia_cli.reproduction.tables import KEPT
+from losia_cli.reproduction.small_model import KEPT
 
 
 def draw(numbers: Numbers, path: Path) -> None:

@@ -7,15 +7,13 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from losia_cli import recipes
 from losia_cli.errors import UserError
-from losia_cli.reproduction import costs, render
-from losia_cli.reproduction.cell import BASE, Cell
-from losia_cli.reproduction.live import LivePlan, clock, remaining
-from losia_cli.reproduction.numbers import Numbers, collect
+from losia_cli.reproduction import costs, outlook, render
+from losia_cli.reproduction.cell import Cell
+from losia_cli.reproduction.live import LivePlan
+from losia_cli.reproduction.numbers import collect
 from losia_cli.reproduction.plan import Plan, make, runs_code
 from losia_cli.reproduction.run import Stopped, run_cells, to_do
 from losia_cli.reproduction.store import DONE, FAILED, RUNNING, Store
@@ -54,8 +52,9 @@ def dry_run(request: Request, console: Console) -> None:
     """Print the cells of a plan, what they take, and whether they can run here."""
     store, plan = _store(request), _plan(request)
     left = _checked(plan, store)
-    console.print(_plan_table(plan, store, request))
-    _print_costs(plan, left, store, request, console)
+    console.print(outlook.table(plan, store))
+    for line in outlook.lines(plan, left, store):
+        console.print(line)
     try:
         _expect_runnable(plan.table, left, request)
     except UserError as error:
@@ -82,7 +81,7 @@ def reproduce(request: Request, console: Console) -> int:
 
     world = miniature.make(_world(request), console) if request.miniature else None
     inputs.make(left, world, console)
-    following = LivePlan(plan.cells, store, console, request.miniature)
+    following = LivePlan(plan.cells, store, console)
     try:
         with following.live:
             run_cells(plan.cells, store, request.keep, following.watch)
@@ -122,9 +121,7 @@ def _miniature(request: Request) -> Callable[[Cell], Cell]:
     world = at(_world(request))
 
     def smaller(cell: Cell) -> list[str]:
-        given, recipe = cell.overrides, cell.recipe
-        tiny = overrides(world, cell.model, cell.dataset, cell.method, given, recipe)
-        return [*tiny, *_asked_for(request)]
+        return [*overrides(world, cell), *_asked_for(request)]
 
     return lambda cell: _laid_over(cell, smaller)
 
@@ -159,50 +156,11 @@ def _expect_runnable(table: str, left: Sequence[Cell], request: Request) -> None
             f"{table} scores MBPP, for which programs that the models write are run: allow it,"
             " in a sandbox, with --allow-code, or leave it out with --dataset"
         )
-    needs_gpu = any(cell.resolved.values.get("bf16") for cell in left)
-    if needs_gpu and not request.miniature:
+    if any(cell.resolved.values.get("bf16") for cell in left):
         costs.expect_enough(left, request.root, request.keep)
 
 
-def _plan_table(plan: Plan, store: Store, request: Request) -> Table:
-    view = Table(title=Text(render.title(plan.table)), title_justify="left")
-    for name in ("model", "method", "training set", "scored on", "state", "hours", "GB"):
-        numbers = name in ("hours", "GB")
-        view.add_column(name, justify="right" if numbers else "left", overflow="fold")
-    for cell in plan.cells:
-        hours = None if request.miniature else costs.hours(cell)
-        memory = None if request.miniature else costs.memory(cell)
-        view.add_row(
-            cell.model,
-            cell.method,
-            ", ".join([cell.dataset or "–", *cell.overrides]),
-            ", ".join(cell.suites),
-            store.state(cell),
-            "–" if hours is None else f"{hours:.1f}",
-            "–" if memory is None else f"{memory:g}",
-        )
-    return view
-
-
-def _print_costs(
-    plan: Plan, left: Sequence[Cell], store: Store, request: Request, console: Console
-) -> None:
-    done = [cell for cell in plan.cells if store.state(cell) == DONE]
-    trained = sum(cell.method != BASE for cell in plan.cells)
-    console.print(f"{len(plan.cells)} cells, {trained} of them trained; {len(left)} to go")
-    seconds = remaining(left, done, store, not request.miniature)
-    if seconds is not None:
-        how = "as measured" if request.miniature else "by the paper's hours until measured"
-        console.print(f"training: {clock(seconds)}, {how}")
-    if not request.miniature:
-        kept, dropped = (costs.disk(plan.cells, keep) for keep in (True, False))
-        console.print(
-            f"disk: {dropped:.0f} GB at the most, models dropped after scoring; {kept:.0f} GB with"
-            " --keep"
-        )
-
-
-def _report(plan: Plan, store: Store, console: Console) -> Numbers:
+def _report(plan: Plan, store: Store, console: Console) -> None:
     numbers = collect(plan, store.result)
     fields = published(plan.table).fields
     title = render.title(plan.table)
@@ -219,7 +177,6 @@ def _report(plan: Plan, store: Store, console: Console) -> Numbers:
 
             draw(numbers, place.with_suffix(".png"))
         console.print(f"written: {place}.md, {place}.csv", soft_wrap=True)
-    return numbers
 
 
 def _tell_unfinished(plan: Plan, store: Store, console: Console) -> int:

@@ -21,6 +21,7 @@ from losia_cli.reproduction.cell import BASE, Cell
 from losia_cli.reproduction.store import DONE, RUNNING, Store, failure, gather
 from losia_cli.reproduction.store import missing_suites as missing
 from losia_cli.training.checkpoints import MANIFEST
+from losia_cli.training.record import RECORD
 
 _LOG_LINES = 15  # of a failed cell's, kept in its result
 _LOOK = 1.0  # seconds between two looks at a running cell
@@ -84,7 +85,7 @@ def _command(cell: Cell, store: Store) -> list[str]:
             if values.get(key) is not None:
                 asked += [option, str(values[key])]
         return [*asked, *_suites(cell.suites), *_allowed(values)]
-    if (folder / "losia_run.json").is_file() and _has_weights(folder):
+    if (folder / RECORD).is_file() and _has_weights(folder):
         return ["eval", str(folder), *_suites(_unscored(cell, store)), *_allowed(values)]
     overrides = [
         *cell.all_overrides,

@@ -17,9 +17,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
+from losia_cli.data import manifest
 from losia_cli.errors import UserError
+from losia_cli.recipes.needs import names_in
 from losia_cli.reproduction.cell import BASE, Cell
 from losia_cli.training.checkpoints import write_atomically
+from losia_cli.training.record import RECORD
 
 KIND = "reproduction.json"
 SCHEMA = 1
@@ -116,12 +119,7 @@ class Store:
         """
         self.folder(cell).mkdir(parents=True, exist_ok=True)
         with (self.folder(cell) / "lock").open("a") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                yield None
-                return
-            yield file
+            yield file if _lock(file) else None
 
     def drop_model(self, cell: Cell) -> None:
         """Remove the weights of a scored cell; its scores and records stay."""
@@ -136,11 +134,16 @@ class Store:
         if not path.is_file():
             return False
         with path.open("a") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                return True
+            return not _lock(file)
+
+
+def _lock(file: IO[str]) -> bool:
+    """Lock a file until it is closed by all who have it open; whether none had."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
         return False
+    return True
 
 
 def missing_suites(cell: Cell, result: Mapping[str, Any]) -> tuple[str, ...]:
@@ -161,9 +164,18 @@ def gather(cell: Cell, store: Store) -> dict[str, Any]:
         "training": None,
     }
     if cell.method != BASE:
-        run = json.loads((folder / "losia_run.json").read_text(encoding="utf-8"))
-        result["training"] = run
+        result["training"] = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+        result["data"] = _data(cell)
     return result
+
+
+def _data(cell: Cell) -> dict[str, str]:
+    """The SHA-256 of each prepared set that the cell trains on."""
+    values = cell.resolved.values
+    records = manifest.read(Path(values["dataset_dir"]))
+    return {
+        name: records[name]["sha256"] for name in names_in(values["dataset"]) if name in records
+    }
 
 
 def failure(cell: Cell, code: int, log: Sequence[str]) -> dict[str, Any]:
@@ -201,5 +213,4 @@ def _spelled(kind: Mapping[str, Any]) -> str:
 
 
 def _digest(content: Mapping[str, Any]) -> str:
-    plain = {key: value for key, value in content.items() if key != "digest"}
-    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -56,9 +56,19 @@ def test_a_folder_of_any_name_reaches_the_recipe_whole(store):
 def test_what_is_left_is_the_papers_hours_in_the_proportion_measured(store):
     small, large = (cell("llama2-7b", name, "lora") for name in ("arc-c", "hellaswag"))
     other = cell("llama2-7b", "hellaswag", "dora")
-    assert remaining([large], [], store, True) == pytest.approx(10.0 * 3600)
-    finish(small, store, seconds=10.0 * 3600 * 1120 / 39905 / 2)  # twice as fast as the paper
-    assert remaining([large], [small], store, True) == pytest.approx(5.0 * 3600)
-    assert remaining([large, other], [small], store, True) == pytest.approx(30.6 * 3600)
-    assert remaining([large], [small], store, False) == pytest.approx(10 * 1800 * 1120 / 39905)
-    assert remaining([other], [small], store, False) is None
+    assert remaining([large], [], store) == pytest.approx(10.0 * 3600)
+    finish(small, store, seconds=10.0 * 3600 * 1119 / 39905 / 2)  # twice as fast as the paper
+    assert remaining([large], [small], store) == pytest.approx(5.0 * 3600)
+    assert remaining([large, other], [small], store) == pytest.approx(30.6 * 3600)
+
+
+def test_where_the_paper_says_nothing_the_measured_time_counts(store):
+    few = ("max_steps=20",)  # none of the paper's trainings
+    small, large, other = (
+        replace(cell("llama2-7b", name, method), common=few)
+        for name, method in (("arc-c", "lora"), ("hellaswag", "lora"), ("hellaswag", "dora"))
+    )
+    assert remaining([large], [], store) is None
+    finish(small, store, seconds=90.0)
+    assert remaining([large], [small], store) == pytest.approx(90.0)
+    assert remaining([other], [small], store) is None

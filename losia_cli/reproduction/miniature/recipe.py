@@ -1,12 +1,10 @@
 """What turns a shipped recipe into its miniature: the paper's settings, scaled to tiny models."""
 
 import json
-from collections.abc import Sequence
 from typing import Any
 
-from losia_cli import recipes
 from losia_cli.errors import UserError
-from losia_cli.reproduction.cell import BASE
+from losia_cli.reproduction.cell import BASE, Cell
 from losia_cli.reproduction.miniature.documents import ASKED
 from losia_cli.reproduction.miniature.world import World
 
@@ -31,37 +29,26 @@ _FIXED: dict[str, Any] = {
 }
 
 
-def overrides(
-    world: World,
-    model: str,
-    dataset: str,
-    method: str,
-    given: Sequence[str] = (),
-    recipe: str | None = None,
-) -> list[str]:
-    """The `key=value` that turn a shipped recipe into its miniature.
+def overrides(world: World, cell: Cell) -> list[str]:
+    """The `key=value` that turn a cell's recipe into its miniature.
 
     Args:
         world: of `make`.
-        model: the paper's name.
-        dataset: as in the recipe's name; "" where nothing is trained.
-        method: the overlay.
-        given: `key=value` laid over the recipe before, such as a learning rate, which is scaled.
-        recipe: the recipe's name, where it is not MODEL-DATASET.
+        cell: as its table has it, nothing of the plan's own laid over it.
 
     Raises:
         UserError: there is no tiny model in the place of this one.
     """
-    if model not in world.models:
+    if cell.model not in world.models:
         known = ", ".join(world.models)
-        raise UserError(f"there is no miniature of {model}, only of {known}")
+        raise UserError(f"there is no miniature of {cell.model}, only of {known}")
     changes: dict[str, Any] = {
-        "model_name_or_path": str(world.models[model]),
+        "model_name_or_path": str(world.models[cell.model]),
         "eval_data": str(world.documents),
         "eval_limit": ASKED,
     }
-    if method != BASE:
-        values = recipes.load(recipe or f"{model}-{dataset}", method, given).values
+    if cell.method != BASE:
+        values = cell.resolved.values
         changes |= {"dataset_dir": str(world.data), **_FIXED, **_scaled(values)}
     return [f"{key}={json.dumps(value)}" for key, value in changes.items()]
 

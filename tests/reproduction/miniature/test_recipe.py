@@ -7,15 +7,15 @@ import pytest
 from losia_cli import recipes
 from losia_cli.errors import UserError
 from losia_cli.reproduction import miniature
-from losia_cli.reproduction.cell import BASE
+from losia_cli.reproduction.cell import untrained
 from losia_cli.reproduction.miniature.documents import ASKED
-from losia_cli.reproduction.tables import places
+from losia_cli.reproduction.tables import cell, places
 
 DATASETS = ("metamath", "magicoder", "alpaca-gpt4")
 
 
 def resolved(world, dataset, method, *given):
-    changes = miniature.overrides(world, "llama2-7b", dataset, method, given)
+    changes = miniature.overrides(world, cell("llama2-7b", dataset, method, *given))
     return recipes.load(f"llama2-7b-{dataset}", method, [*given, *changes]).values
 
 
@@ -53,28 +53,26 @@ def test_every_group_is_selected_anew(world):
         assert values["max_steps"] > 5 * values["losia_period"]  # 4 layers and the output layer
 
 
-def small(world, cell):
-    changes = miniature.overrides(
-        world, cell.model, cell.dataset, cell.method, cell.overrides, cell.recipe
-    )
-    return replace(cell, common=tuple(changes), after=cell.after and small(world, cell.after))
+def small(world, one):
+    changes = miniature.overrides(world, one)
+    return replace(one, common=tuple(changes), after=one.after and small(world, one.after))
 
 
 @pytest.mark.parametrize("table", ["table1", "table2", "table3", "table4", "table10", "peft-suite"])
 def test_cells_that_differ_stay_different(world, table):
     cells = {place.cell for place in places(table) if place.cell.dataset in ("metamath", "arc-c")}
     assert len(cells) > 2
-    made = [small(world, cell) for cell in cells]
-    assert len({cell.identity for cell in made}) == len({cell.identity for cell in cells})
+    made = [small(world, one) for one in cells]
+    assert len({one.identity for one in made}) == len({one.identity for one in cells})
 
 
 def test_a_model_without_a_miniature_is_one_sentence(world):
     with pytest.raises(UserError, match="no miniature of llama9-7b, only of gemma-2b"):
-        miniature.overrides(world, "llama9-7b", "metamath", "losia")
+        miniature.overrides(world, cell("llama9-7b", "metamath", "losia"))
 
 
 def test_an_untrained_model_is_only_scored(world):
-    changes = miniature.overrides(world, "llama2-13b", "", BASE)
+    changes = miniature.overrides(world, untrained("llama2-13b", "llama2-13b-metamath", ()))
     keys = {change.partition("=")[0] for change in changes}
     assert keys == {"model_name_or_path", "eval_data", "eval_limit"}
     values = recipes.load("llama2-7b-metamath", None, changes).values

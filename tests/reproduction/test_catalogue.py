@@ -10,8 +10,8 @@ from rich.console import Console
 
 from losia_cli import recipes
 from losia_cli.errors import UserError
-from losia_cli.recipes.catalogue import entries, listing
 from losia_cli.reproduction import paper
+from losia_cli.reproduction.catalogue import entries, listing
 
 
 def names(*words):

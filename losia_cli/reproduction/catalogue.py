@@ -109,14 +109,9 @@ def _all() -> tuple[Entry, ...]:
 def _recipe(name: str, served: tuple[str, ...]) -> Entry:
     values = load(name).values
     row = paper.row_of(values)
-    memory = hours = None
-    if row is not None:
-        number, column = (1, "Time(h), Pro") if "table1" in served else (2, "Time(h)")
-        memory, hours = (paper.value(number, each, **row) for each in ("Mem(GB)", column))
     model = row["model"] if row else values["model_name_or_path"].rpartition("/")[2]
-    return Entry(
-        name, "recipe", _about(file(name)), served, model, values["dataset"], memory, hours
-    )
+    costs = paper.memory(values), paper.hours(values)
+    return Entry(name, "recipe", _about(file(name)), served, model, values["dataset"], *costs)
 
 
 def _tables() -> dict[str, tuple[str, ...]]:
