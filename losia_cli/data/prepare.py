@@ -8,6 +8,7 @@ used are taken. So the file's first rows are a random sample too, and 30,000 row
 
 import hashlib
 import json
+import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -103,13 +104,18 @@ def prepare(request: Request, folder: Path, console: Console, again: bool = Fals
 
     if request.source is not None:
         _expect_type(request.source)
+    lock = folder / ".losia_data.lock"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / ".losia_data.lock"):
+        with FileLock(lock):
             if again or not _is_there(request, folder):
                 _make(request, folder, console)
             else:
                 console.print(f"{request.wanted.name}: already in {folder}, unchanged")
+    except UserError:
+        if list(folder.iterdir()) == [lock]:  # of a folder that is nothing but ours, none is left
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
     except OSError as error:
         raise UserError(
             f"{folder} cannot be written into ({error.strerror or error}): make room, or give"

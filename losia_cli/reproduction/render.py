@@ -29,7 +29,7 @@ def terminal(title: str, numbers: Numbers, fields: Sequence[str]) -> Table:
         cells = [Text("\n").join([cell.get(head, Text()) for head in heads]) for cell in lines]
         view.add_row(*row, Text("\n".join(heads), style="dim"), *cells)
     if any(_notes(numbers)):
-        view.caption = "* a part of the documents, or the best of several settings: see the .md file"
+        view.caption = "* a part of the documents, or the best of several settings: see the .md"
         view.caption_justify = "left"
     return view
 
