@@ -8,7 +8,7 @@ from typing import Any
 
 from losia_cli.data.info import Entry
 from losia_cli.errors import UserError
-from losia_cli.training.checkpoints import write_atomically
+from losia_cli.files import write_atomically
 
 MANIFEST = "losia_data.json"
 

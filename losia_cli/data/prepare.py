@@ -24,7 +24,7 @@ from losia_cli.data.check import dataset_dir, looked_up
 from losia_cli.data.originals import Row, Texts, Unusable
 from losia_cli.data.sources import SETS, SPLIT, TrainingSet
 from losia_cli.errors import UserError
-from losia_cli.training.checkpoints import write_atomically
+from losia_cli.files import write_atomically
 
 SEED = 42
 _INFO = "dataset_info.json"

@@ -18,8 +18,8 @@ from typing import Any
 
 from losia_cli.errors import UserError
 from losia_cli.evaluation.suites import Suite
+from losia_cli.files import write_atomically
 from losia_cli.spelling import did_you_mean
-from losia_cli.training.checkpoints import write_atomically
 
 FILE = "eval_results.json"
 SCHEMA = 1

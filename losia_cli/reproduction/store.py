@@ -19,9 +19,9 @@ from typing import IO, Any
 
 from losia_cli.data import manifest
 from losia_cli.errors import UserError
+from losia_cli.files import write_atomically
 from losia_cli.recipes.needs import names_in
 from losia_cli.reproduction.cell import BASE, Cell
-from losia_cli.training.checkpoints import write_atomically
 from losia_cli.training.record import RECORD
 
 KIND = "reproduction.json"

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from losia_cli.errors import UserError
+from losia_cli.files import write_atomically
 from losia_cli.recipes.recipe import EVALUATION_KEYS
 
 MANIFEST = "losia_checkpoint.json"
@@ -84,21 +85,6 @@ def seal(folder: Path, plan: Mapping[str, Any]) -> None:
             os.fsync(file.fileno())
         files[path.relative_to(folder).as_posix()] = (path.stat().st_size, _checksum(path))
     write_atomically(folder / MANIFEST, json.dumps({"files": files, "plan": plan}, indent=1))
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write a file that is either whole or not there at all, also after a power cut."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def recipe_plan(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,8 +11,8 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 
 from losia_cli import __version__
 from losia_cli.errors import UserError
+from losia_cli.files import write_atomically
 from losia_cli.method import LoSiAController
-from losia_cli.training.checkpoints import write_atomically
 
 RECORD = "losia_run.json"
 _PACKAGES = (
