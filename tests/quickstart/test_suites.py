@@ -103,7 +103,8 @@ def _training_samples(model, data):
     from losia_cli.integrations import llamafactory
     from losia_cli.quickstart.run import model_overrides
 
-    given = [*model_overrides(model), f"dataset_dir={data}", "overwrite_cache=true"]
+    folders = [f"dataset_dir={data}", f"output_dir={data / 'trained'}"]
+    given = [*model_overrides(model), *folders, "overwrite_cache=true"]
     recipe = recipes.load("quickstart", overrides=given)
     arguments = llamafactory.parse(recipe.llamafactory_arguments(), losia=True)
     model_args, data_args, training_args = arguments[:3]
