@@ -5,13 +5,12 @@ parameters, buffers and the position embeddings, which all layers share. At T to
 sequence these bytes are `fixed + per_token * T + per_pair * T^2`; three lengths give all three.
 """
 
-import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from transformers import PreTrainedModel
 
 from losia_cli.bench.methods import LORA_RANK, Row, install
@@ -20,6 +19,7 @@ from losia_cli.bench.settings import FLOOR, MEMORY_METHODS, PRESETS, refuse_unkn
 from losia_cli.bench.table import table
 from losia_cli.method import LoSiAConfig
 from losia_cli.method.attach import decoder_layers, share
+from losia_cli.training.kept import SavedTensors
 
 ATTENTIONS = ("sdpa", "eager")
 DTYPE = torch.bfloat16
@@ -141,35 +141,18 @@ def render(result: dict[str, Any]) -> str:
     )
 
 
-class _Saved:
-    """A tensor that autograd saved; it lives as long as the graph's node does."""
-
-    def __init__(self, tensor: Tensor) -> None:
-        self.tensor = tensor
-
-
 def _kept_bytes(trained: nn.Module, layer: nn.Module, model: PreTrainedModel, tokens: int) -> int:
     x = torch.randn(1, tokens, model.config.hidden_size, dtype=DTYPE, requires_grad=True)
     positions = torch.arange(tokens)[None]
     angles = model.base_model.rotary_emb(x, positions)
     mask = torch.full((tokens, tokens), torch.finfo(DTYPE).min, dtype=DTYPE).triu(1)
     eager = model.config._attn_implementation == "eager"
-    alive: weakref.WeakSet[_Saved] = weakref.WeakSet()
-
-    def pack(tensor: Tensor) -> _Saved:
-        saved = _Saved(tensor)
-        alive.add(saved)
-        return saved
-
-    hooks = torch.autograd.graph.saved_tensors_hooks(pack, lambda saved: saved.tensor)
-    with torch.autocast("cpu", DTYPE), hooks:
+    saved = SavedTensors()
+    with torch.autocast("cpu", DTYPE), saved:
         y = layer(x, attention_mask=mask[None, None] if eager else None, position_embeddings=angles)
-    storages = (saved.tensor.untyped_storage() for saved in alive)
-    kept = {storage.data_ptr(): storage.nbytes() for storage in storages}
-    for shared in (*trained.parameters(), *trained.buffers(), *angles):
-        kept.pop(shared.untyped_storage().data_ptr(), None)
+    kept = saved.nbytes((*trained.parameters(), *trained.buffers(), *angles))
     del y  # the graph had to live until here
-    return sum(kept.values())
+    return kept
 
 
 def _cells(entry: dict[str, Any], floor: dict[str, Any] | None) -> list[str]:

@@ -60,8 +60,9 @@ def evaluate(
         str, typer.Option(metavar="N|auto", help="Prompts at once; auto: by their tokens.")
     ] = "auto",
     dtype: Annotated[
-        str, typer.Option(help="auto (the weights'), float32, bfloat16 or float16.")
-    ] = "auto",
+        str | None,
+        typer.Option(help="float32, bfloat16, float16 or auto, the weights'; else the recipe's."),
+    ] = None,
     backend: Annotated[str, typer.Option(help="hf, or vllm where that is installed.")] = "hf",
     bos: Annotated[
         bool | None,
@@ -137,7 +138,7 @@ def evaluate(
             data=data,
             seed=seed,
             batch=_batch(batch),
-            dtype=_one_of("--dtype", dtype, _DTYPES),
+            dtype=None if dtype is None else _one_of("--dtype", dtype, _DTYPES),
             backend=_one_of("--backend", backend, ("hf", "vllm")),
             out=out,
             allow_code=allowed(allow_code),

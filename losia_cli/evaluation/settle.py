@@ -35,7 +35,7 @@ class Request:
     data: Path | None = None
     seed: int = 1234
     batch: int | None = None
-    dtype: str = "auto"
+    dtype: str | None = None
     backend: str = "hf"
     out: Path | None = None
     allow_code: bool | str | None = None
@@ -182,7 +182,7 @@ def _settings(
         raise UserError(f"--chat: the tokenizer in {found.tokenizer} has no chat template")
     settings = {
         "backend": request.backend,
-        "dtype": request.dtype,
+        "dtype": _first(request.dtype, found.recipe.get("eval_dtype"), "auto"),
         "device": _device(),
         "bos": bos,
         "chat_template": request.chat,

@@ -51,9 +51,14 @@ def needs(values: dict[str, Any]) -> Iterator[Need]:
     if isinstance(model, str):
         yield Need("model_name_or_path", model, "a folder here" if Path(model).is_dir() else HUB)
     yield from _data(values)
-    if (values.get("bf16") or values.get("pure_bf16")) and not values.get("use_cpu"):
+    if needs_gpu(values):
         yield Need("bf16", "a GPU that computes in bfloat16", "not looked for here")
     yield from packages(values)
+
+
+def needs_gpu(values: dict[str, Any]) -> bool:
+    """Whether LLaMA-Factory refuses to train this without a GPU."""
+    return bool((values.get("bf16") or values.get("pure_bf16")) and not values.get("use_cpu"))
 
 
 def packages(values: dict[str, Any]) -> Iterator[Need]:

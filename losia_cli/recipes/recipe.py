@@ -36,6 +36,7 @@ EVALUATION_KEYS: dict[str, Any] = {
     "eval_suites": list[str],
     "eval_data": str,
     "eval_limit": int | str,
+    "eval_dtype": Literal["auto", "float32", "bfloat16", "float16"],
     "eval_allow_code": bool | Literal["unsandboxed"],
     "eval_temperature": float,
     "eval_top_p": float,

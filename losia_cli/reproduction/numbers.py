@@ -16,8 +16,9 @@ from losia_cli.reproduction.tables import ALONE, published
 HOURS = "Time(h)"
 HOURS_PRO = "Time(h), Pro"
 MEMORY = "Mem(GB)"
+KEPT = "Kept(GB)"
 SECONDS = "Seconds"
-COSTS = (MEMORY, HOURS, HOURS_PRO, SECONDS)  # columns where less is better
+COSTS = (MEMORY, KEPT, HOURS, HOURS_PRO, SECONDS)  # columns where less is better
 AVERAGE = "Avg."
 
 Result = dict[str, Any]
@@ -199,6 +200,9 @@ def _costs(
     memory = [run["peak_memory_bytes"] for run in runs]
     largest = max(memory) / 1e9 if memory else None
     found = {MEMORY: Number(largest, paper=printed.get(MEMORY))}
+    if KEPT in beside.columns:
+        kept = [run["kept_for_backward_bytes"] for run in runs]
+        found[KEPT] = Number(max(kept) / 1e9 if kept else None)
     longest = max(seconds) if seconds else None
     if SECONDS in beside.columns:
         return found | {SECONDS: Number(longest, paper=printed.get(SECONDS))}

@@ -5,7 +5,7 @@ from statistics import fmean
 
 from losia_cli.evaluation.suites import SUITES
 from losia_cli.reproduction.numbers import Number, Numbers
-from losia_cli.reproduction.small_model import KEPT
+from losia_cli.reproduction.small_model import REMEMBERED
 
 
 def draw(numbers: Numbers, path: Path) -> None:
@@ -32,7 +32,7 @@ def draw(numbers: Numbers, path: Path) -> None:
                     *(learned.ours, kept), xerr=learned.error, fmt="o", capsize=3, label=method,
                     color=f"C{number}",
                 )  # fmt: skip
-        remembered = " and ".join(SUITES[suite].column for suite in KEPT)
+        remembered = " and ".join(SUITES[suite].column for suite in REMEMBERED)
         axes.set(xlabel=f"{_learned_column(rows)} (%)", ylabel=f"mean of {remembered} (%)")
         axes.set_title(f"taught {dataset}")
         axes.grid(alpha=0.3)
@@ -52,6 +52,6 @@ def _learned(found: dict[str, Number]) -> Number:
 
 
 def _kept(found: dict[str, Number]) -> float | None:
-    scores = [found[SUITES[suite].column].ours for suite in KEPT]
+    scores = [found[SUITES[suite].column].ours for suite in REMEMBERED]
     there = [score for score in scores if score is not None]
     return fmean(there) if len(there) == len(scores) else None

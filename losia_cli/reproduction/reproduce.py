@@ -11,6 +11,7 @@ from rich.console import Console
 from losia_cli import recipes
 from losia_cli.errors import UserError
 from losia_cli.files import write_atomically
+from losia_cli.recipes.needs import needs_gpu
 from losia_cli.reproduction import costs, outlook, render
 from losia_cli.reproduction.cell import BASE, Cell
 from losia_cli.reproduction.live import LivePlan
@@ -156,7 +157,7 @@ def _expect_runnable(table: str, left: Sequence[Cell], request: Request) -> None
             f"{table} scores MBPP, for which programs that the models write are run: allow it,"
             " in a sandbox, with --allow-code, or leave it out with --dataset"
         )
-    if any(cell.resolved.values.get("bf16") for cell in left if cell.method != BASE):
+    if any(needs_gpu(cell.resolved.values) for cell in left if cell.method != BASE):
         costs.expect_enough(left, request.root, request.keep)
 
 

@@ -24,6 +24,14 @@ from losia_cli.training.checkpoints import MANIFEST
 from losia_cli.training.record import RECORD
 
 _LOG_LINES = 15  # of a failed cell's, kept in its result
+# A base model has no run's record to read these from: option of `losia eval` -> the recipe's key.
+_EVALUATION = {
+    "--data": "eval_data",
+    "--limit": "eval_limit",
+    "--dtype": "eval_dtype",
+    "--temperature": "eval_temperature",
+    "--top-p": "eval_top_p",
+}
 _LOOK = 1.0  # seconds between two looks at a running cell
 
 Watch = Callable[[Cell | None, float], None]
@@ -81,7 +89,7 @@ def _command(cell: Cell, store: Store) -> list[str]:
     values = cell.resolved.values
     if cell.method == BASE:
         asked = ["eval", values["model_name_or_path"], "--out", str(folder / "eval")]
-        for option, key in (("--data", "eval_data"), ("--limit", "eval_limit")):
+        for option, key in _EVALUATION.items():
             if values.get(key) is not None:
                 asked += [option, str(values[key])]
         return [*asked, *_suites(cell.suites), *_allowed(values)]

@@ -9,7 +9,7 @@ from losia_cli.reproduction.place import Place, Reading
 
 # Of the comparison: what is taught -> the suite that asks for it; what should not be forgotten.
 _TAUGHT = {"arc-e": "arc-e", "gsm8k": "gsm8k-train-prompt"}
-KEPT = ("piqa", "hellaswag")
+REMEMBERED = ("piqa", "hellaswag")
 _FULL, _LOW_RANK, _SUBNET = (1e-5, 3e-5, 1e-4), (5e-4, 1e-3, 3e-3), (5e-4, 1e-3, 2e-3)
 _REDRAWN = ("losia_localization=random", "losia_initial_subnet=random")
 # A row -> its method, its rates, and what is laid over. LoRA's rank of 8 trains about as many
@@ -31,7 +31,7 @@ _COMPARED: dict[str, tuple[str, tuple[float, ...], tuple[str, ...]]] = {
 def places() -> Iterator[Place]:
     """What was taught, and what should not be forgotten, of every method at every rate."""
     for dataset, skill in _TAUGHT.items():
-        recipe, suites = f"compare/smollm2-135m-{dataset}", (skill, *KEPT)
+        recipe, suites = f"compare/smollm2-135m-{dataset}", (skill, *REMEMBERED)
         as_it_is = untrained("smollm2-135m", recipe, suites)
         columns = [(SUITES[suite].column or "GSM8K", suite) for suite in suites]
         for column, suite in columns:
@@ -46,6 +46,7 @@ def places() -> Iterator[Place]:
 
 def published() -> paper.Table:
     """No numbers to lay ours beside: the columns alone."""
-    columns = ("ARC-E", "GSM8K", *(SUITES[suite].column for suite in KEPT), "Mem(GB)", "Seconds")
+    remembered = (SUITES[suite].column for suite in REMEMBERED)
+    columns = ("ARC-E", "GSM8K", *remembered, "Mem(GB)", "Kept(GB)", "Seconds")
     title = "SmolLM2-135M taught two sets by every method, each at the best of three rates"
     return paper.Table(title, ("taught", "method"), columns, ())

@@ -24,6 +24,7 @@ from losia_cli.recipes import Recipe
 from losia_cli.training import checkpoints, preview, record
 from losia_cli.training.fingerprint import fingerprint
 from losia_cli.training.guards import FiniteGradients, StopOnInterrupt
+from losia_cli.training.kept import KeptForBackward
 from losia_cli.training.progress import RunProgress, peak_memory
 
 
@@ -121,6 +122,7 @@ class _Run:
     plan: llamafactory.Plan = field(init=False)
     progress: RunProgress = field(init=False)
     trainer: Trainer = field(init=False)
+    kept: KeptForBackward = field(default_factory=KeptForBackward)
     selections: int = 0
     overlaps: list[float] = field(default_factory=list)
 
@@ -154,7 +156,7 @@ class _Run:
             self._show(trainer, controller)
         for callback in (PrinterCallback, ProgressCallback):
             trainer.remove_callback(callback)
-        for callback in (FiniteGradients(), StopOnInterrupt(), self.progress):
+        for callback in (FiniteGradients(), StopOnInterrupt(), self.progress, self.kept):
             trainer.add_callback(callback)
         if controller is not None:
             trainer.add_callback(LoSiACallback(controller, _loss_of(trainer)))
@@ -224,6 +226,7 @@ class _Run:
                 "seconds": round(seconds, 2),
                 "tokens": int(trainer.state.num_input_tokens_seen),
                 "peak_memory_bytes": peak_memory(),
+                "kept_for_backward_bytes": self.kept.nbytes,
                 "trainable_parameters": trainable,
                 "total_parameters": total,
                 "begins_with_bos": self._begins_with_bos(),

@@ -25,7 +25,13 @@ def documents(folder):
 
 def test_a_recipe_with_suites_is_evaluated_after_training(recipe, tmp_path):
     data = documents(tmp_path / "my documents")
-    path = recipe(max_steps=2, eval_suites=["arc-e"], eval_data=str(data), eval_limit=5)
+    path = recipe(
+        max_steps=2,
+        eval_suites=["arc-e"],
+        eval_data=str(data),
+        eval_limit=5,
+        eval_dtype="bfloat16",
+    )
     done = losia("train", path)
     assert done.returncode == 0, done.stdout + done.stderr
     run = tmp_path / "out"
@@ -45,6 +51,8 @@ def test_a_recipe_with_suites_is_evaluated_after_training(recipe, tmp_path):
     results = json.loads((run / "eval-base/eval_results.json").read_text())
     assert results["model"]["identity"] != found["model"]["identity"]
     assert results["suites"]["arc-e"]["documents"] == 5
+    dtypes = {one["suites"]["arc-e"]["settings"]["dtype"] for one in (found, results)}
+    assert dtypes == {"bfloat16"}  # though the weights are in float32
     assert results["suites"]["arc-e"]["paper"] is None
     # trained anew, with other weights and another limit: scored anew
     other = losia("train", path, "seed=7", "overwrite_output_dir=true", "eval_limit=4")

@@ -176,11 +176,16 @@ def test_every_key_changes_a_run(train):
         assert not same(train(f"changed-{number}", **{key: value}), plain), key
 
 
-def test_losia_and_losia_pro_keep_other_tensors_but_train_alike(train):
-    plain = train("pro")
-    other = train("plain", losia_pro=False)
+def test_losia_and_losia_pro_keep_other_tensors_but_train_alike(train, tmp_path):
+    plain = train("pro", disable_gradient_checkpointing=True)
+    other = train("plain", disable_gradient_checkpointing=True, losia_pro=False)
     for name, value in plain.items():
         torch.testing.assert_close(value, other[name], rtol=1e-4, atol=1e-5)
+    pro, full = (
+        json.loads((tmp_path / name / "losia_run.json").read_text())["kept_for_backward_bytes"]
+        for name in ("pro", "plain")
+    )
+    assert pro < full
 
 
 METHODS = {
@@ -212,6 +217,7 @@ def test_every_method_runs_with_the_same_command(recipe, tmp_path, method):
     assert (tmp_path / "out/adapter_model.safetensors").is_file() == adapter
     assert record["reload_verified"] is not adapter
     assert (record["timeline"] is not None) == method.startswith("losia")
+    assert record["kept_for_backward_bytes"] is None  # the layers are checkpointed
 
 
 @pytest.mark.parametrize("kind", ["oft", "freeze"])

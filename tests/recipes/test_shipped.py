@@ -8,7 +8,7 @@ import pytest
 from losia_cli import recipes
 from losia_cli.evaluation.suites import GROUPS
 from losia_cli.integrations import llamafactory
-from losia_cli.recipes.needs import packages
+from losia_cli.recipes.needs import needs_gpu, packages
 from losia_cli.recipes.shipped import files
 from losia_cli.reproduction import paper, tables
 from losia_cli.reproduction.cell import BASE
@@ -277,3 +277,10 @@ def test_the_guide_names_every_base_method_and_ablation_with_its_key():
     for name, (key, _) in ABLATIONS.items():
         (row_of_it,) = [line for line in rows if f"{name}`" in line]
         assert key in row_of_it
+
+
+def test_bfloat16_asks_for_a_gpu_unless_the_cpu_is_asked_for():
+    asked = recipes.load("llama2-7b-metamath", "full").values
+    assert needs_gpu(asked)
+    assert not needs_gpu(recipes.load("llama2-7b-metamath", "full", ["use_cpu=true"]).values)
+    assert not needs_gpu(recipes.load("compare/smollm2-135m-arc-e", "full").values)

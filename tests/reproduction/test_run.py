@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from losia_cli import recipes
+from losia_cli.reproduction.cell import untrained
 from losia_cli.reproduction.live import remaining
 from losia_cli.reproduction.run import commands, to_do
 from losia_cli.reproduction.store import DONE, Store
@@ -51,6 +52,17 @@ def test_a_folder_of_any_name_reaches_the_recipe_whole(store):
     values = recipes.load(recipe, method, overrides).values
     assert values["output_dir"] == str(store.trained(second))
     assert values["model_name_or_path"] == str(store.trained(first))
+
+
+def test_a_base_model_is_asked_as_its_recipe_says(store):
+    asked = ("eval_limit=10%", "eval_dtype=float32", "eval_temperature=0.8", "eval_top_p=0.9")
+    base = replace(untrained("llama2-7b", "llama2-7b-magicoder", ("mbpp",)), common=asked)
+    ((verb, _, _, _, *options),) = commands(base, store)
+    assert verb == "eval"
+    assert options == [
+        *("--limit", "10%", "--dtype", "float32", "--temperature", "0.8", "--top-p", "0.9"),
+        *("--suite", "mbpp", "--allow-code=sandboxed"),
+    ]
 
 
 def test_what_is_left_is_the_papers_hours_in_the_proportion_measured(store):

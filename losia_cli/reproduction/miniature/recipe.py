@@ -46,6 +46,7 @@ def overrides(world: World, cell: Cell) -> list[str]:
         "model_name_or_path": str(world.models[cell.model]),
         "eval_data": str(world.documents),
         "eval_limit": ASKED,
+        "eval_dtype": "float32",
     }
     if cell.method != BASE:
         values = cell.resolved.values

@@ -74,6 +74,6 @@ def test_a_model_without_a_miniature_is_one_sentence(world):
 def test_an_untrained_model_is_only_scored(world):
     changes = miniature.overrides(world, untrained("llama2-13b", "llama2-13b-metamath", ()))
     keys = {change.partition("=")[0] for change in changes}
-    assert keys == {"model_name_or_path", "eval_data", "eval_limit"}
+    assert keys == {"model_name_or_path", "eval_data", "eval_limit", "eval_dtype"}
     values = recipes.load("llama2-7b-metamath", None, changes).values
     assert values["model_name_or_path"] == str(world.models["llama2-13b"])
