@@ -103,12 +103,10 @@ def read(folder: Path) -> dict[str, Any]:
 
 def plot(results: dict[str, dict[str, Any]], path: Path) -> None:
     """Held-out loss against steps and against seconds, the base model's left out."""
-    import matplotlib
+    from matplotlib.figure import Figure
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    figure, (by_step, by_time) = pyplot.subplots(1, 2, figsize=(10, 4), sharey=True)
+    figure = Figure(figsize=(10, 4), layout="constrained")
+    by_step, by_time = figure.subplots(1, 2, sharey=True)
     base = next(iter(results.values()))["held_out_loss"][0][1]
     for name, result in results.items():
         steps, losses = zip(*result["held_out_loss"][1:], strict=True)
@@ -118,7 +116,6 @@ def plot(results: dict[str, dict[str, Any]], path: Path) -> None:
     by_step.set_title("SmolLM2-135M on GSM8K")
     by_time.set(xlabel="seconds, evaluation included")
     by_step.legend()
-    figure.tight_layout()
     figure.savefig(path, dpi=120)
 
 

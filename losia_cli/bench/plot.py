@@ -16,15 +16,13 @@ def draw(results: Sequence[dict[str, Any]], path: Path) -> None:
         UserError: matplotlib is not there, or cannot write `path`.
     """
     try:
-        import matplotlib
+        from matplotlib.figure import Figure
     except ImportError as error:
         raise UserError("a plot needs a package: pip install matplotlib") from error
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
     rows = [(result, row) for result in results for row in latencies(result) if not row.failed]
     size = (11, 1.6 + 0.3 * len(rows))
-    figure, (memory, time) = pyplot.subplots(1, 2, figsize=size, sharey=True, layout="constrained")
+    figure = Figure(figsize=size, layout="constrained")
+    memory, time = figure.subplots(1, 2, sharey=True)
     places = range(len(rows))
     memory.barh(places, [row.memory or 0 for _, row in rows], color="C7")
     start = [0.0] * len(rows)
@@ -47,5 +45,3 @@ def draw(results: Sequence[dict[str, Any]], path: Path) -> None:
         figure.savefig(path, dpi=120)
     except (OSError, ValueError) as error:
         raise UserError(f"cannot write {path}: {error}") from error
-    finally:
-        pyplot.close(figure)

@@ -83,6 +83,8 @@ def prepare(request: Request, console: Console) -> Setup:
             "no suite is named, and the run's recipe has no eval_suites: add --suite NAME"
             " (`losia eval --list` shows them)"
         )
+    for name in suites.foreign(names):
+        console.print(f"looking for {name} among the harness's own tasks", style="dim")
     chosen = [_generating(suite, request, recipe) for suite in suites.find(names)]
     sandbox = _sandbox(chosen, _first(request.allow_code, recipe.get("eval_allow_code")))
     data = _first(request.data, recipe.get("eval_data"))

@@ -125,8 +125,17 @@ def find(names: Sequence[str]) -> list[Suite]:
     Raises:
         UserError: nothing has such a name.
     """
-    spelled = [one for name in names for one in GROUPS.get(name, (name,))]
-    return [SUITES.get(name) or _stock(name) for name in dict.fromkeys(spelled)]
+    return [SUITES.get(name) or _stock(name) for name in _spelled(names)]
+
+
+def foreign(names: Sequence[str]) -> list[str]:
+    """The names that are none of ours, for which `find` asks the harness."""
+    return [name for name in _spelled(names) if name not in SUITES]
+
+
+def _spelled(names: Sequence[str]) -> list[str]:
+    """The suites' names, groups spelled out, each once."""
+    return list(dict.fromkeys(one for name in names for one in GROUPS.get(name, (name,))))
 
 
 def _stock(name: str) -> Suite:

@@ -73,13 +73,11 @@ def _row(result: dict[str, Any]) -> str:
 
 def draw(results: Sequence[dict[str, Any]], path: Path) -> None:
     """Accuracy over seconds: the best rate of each method with its error, the others small."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
+    from matplotlib.figure import Figure
 
     base, *cells = results
-    figure, axes = plt.subplots(figsize=(7, 4.5), layout="constrained")
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    axes = figure.subplots()
     for number, top in enumerate(best(results)):
         color = f"C{number}"
         others = [c for c in cells if c["method"] == top["method"] and c is not top]
@@ -94,7 +92,6 @@ def draw(results: Sequence[dict[str, Any]], path: Path) -> None:
     axes.grid(alpha=0.3)
     axes.legend(fontsize="small", loc="lower left")
     figure.savefig(path, dpi=150)
-    plt.close(figure)
 
 
 def _points(results: Sequence[dict[str, Any]]) -> tuple[list[float], list[float]]:

@@ -15,14 +15,11 @@ def draw(numbers: Numbers, path: Path) -> None:
         numbers: of the plan `compare`; what is not measured has no point.
         path: of the picture, PNG.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
+    from matplotlib.figure import Figure
 
     taught = list(dict.fromkeys(row[0] for row in numbers))
-    size = (6.5 * len(taught), 4.5)
-    figure, panels = pyplot.subplots(1, len(taught), figsize=size, squeeze=False)
+    figure = Figure(figsize=(6.5 * len(taught), 4.5), layout="constrained")
+    panels = figure.subplots(1, len(taught), squeeze=False)
     for dataset, axes in zip(taught, panels[0], strict=True):
         rows = {row[1]: found for row, found in numbers.items() if row[0] == dataset}
         for number, (method, found) in enumerate(rows.items()):
@@ -37,9 +34,7 @@ def draw(numbers: Numbers, path: Path) -> None:
         axes.set_title(f"taught {dataset}")
         axes.grid(alpha=0.3)
         axes.legend(fontsize="small")
-    figure.tight_layout()
     figure.savefig(path, dpi=150)
-    pyplot.close(figure)
 
 
 def _learned_column(rows: dict[str, dict[str, Number]]) -> str:

@@ -64,8 +64,7 @@ def dry_run(request: Request, console: Console) -> None:
 
 def show(request: Request, console: Console) -> None:
     """Print a table from what has been measured so far, and write it to files."""
-    store, plan = _store(request), _plan(request)
-    _report(plan, store, console)
+    _report(_plan(request), _plan(_whole(request)), _store(request), console)
 
 
 def reproduce(request: Request, console: Console) -> int:
@@ -89,7 +88,7 @@ def reproduce(request: Request, console: Console) -> int:
     except Stopped:
         console.print("stopped; the same command goes on from here")
         return EXIT_INTERRUPTED
-    _report(plan, store, console)
+    _report(plan, _plan(_whole(request)), store, console)
     return _tell_unfinished(plan, store, console)
 
 
@@ -100,6 +99,11 @@ def _plan(request: Request) -> Plan:
     return make(
         request.table, request.models, request.methods, request.datasets, request.seeds, change
     )
+
+
+def _whole(request: Request) -> Request:
+    """The same without its filters."""
+    return replace(request, models=(), methods=(), datasets=())
 
 
 def _checked(plan: Plan, store: Store) -> list[Cell]:
@@ -161,15 +165,16 @@ def _expect_runnable(table: str, left: Sequence[Cell], request: Request) -> None
         costs.expect_enough(left, request.root, request.keep)
 
 
-def _report(plan: Plan, store: Store, console: Console) -> None:
-    numbers = collect(plan, store.result)
+def _report(plan: Plan, whole: Plan, store: Store, console: Console) -> None:
+    """Print the plan's numbers; the files have those of the whole table."""
     fields = published(plan.table).fields
     title = render.title(plan.table)
     if store.kind["miniature"]:
         title += "; in miniature, whose scores mean nothing"
     wide = console if console.is_terminal else Console(file=console.file, width=_WIDE)
-    wide.print(render.terminal(title, numbers, fields))
-    if any(store.result(cell) for cell in plan.cells):
+    wide.print(render.terminal(title, collect(plan, store.result), fields))
+    if any(store.result(cell) for cell in whole.cells):
+        numbers = collect(whole, store.result)
         place = store.root / plan.table
         write_atomically(place.with_suffix(".md"), render.markdown(title, numbers, fields))
         write_atomically(place.with_suffix(".csv"), render.comma_separated(numbers, fields))

@@ -214,6 +214,8 @@ def test_a_table_in_miniature_from_end_to_end(tmp_path):
         assert "gemma-2b" in text
         assert "MBPP Pass@10" in text
         assert "43" in text  # the paper's number, beside ours
+        assert "llama2-13b" in text  # the whole table, whatever part of it was asked for
+    assert "llama2-13b" not in done.stdout
     again = losia(*command, "--allow-code")
     assert again.returncode == 0
     assert "▶" not in again.stdout  # nothing is done twice
