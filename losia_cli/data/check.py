@@ -1,5 +1,6 @@
 """What is wrong with a recipe's data sets: everything at once, before a model is loaded."""
 
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ from losia_cli.data.fit import Fit
 from losia_cli.data.formats import PREDICT
 from losia_cli.errors import UserError
 from losia_cli.recipes.needs import names_in
+
+_PATTERN = re.compile(r"[*?]|\[.*\]|::")
 
 
 def dataset_faults(values: Mapping[str, Any]) -> list[str]:
@@ -75,6 +78,13 @@ def _faults(
             return
         if changed := manifest.fault(entry):
             yield changed
+            return
+        if pattern := _PATTERN.search(str(entry.path.absolute())):
+            yield (
+                f"{entry.path.absolute()}: the datasets library takes {pattern[0]} in a path for a"
+                " pattern, and would read other files or none: move the data into a folder"
+                " without it"
+            )
             return
         unclear = list(info.entry_faults(name, entries, folder))
         yield from unclear

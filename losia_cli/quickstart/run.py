@@ -15,6 +15,7 @@ from rich.console import Console
 
 from losia_cli import recipes
 from losia_cli.errors import UserError
+from losia_cli.files import write_atomically
 from losia_cli.quickstart import problems, prompt, suites
 from losia_cli.quickstart.model import MANIFEST, cache_folder, prepare_base_model
 from losia_cli.quickstart.suites import Scores
@@ -230,6 +231,4 @@ def fingerprint(model: str, heldout: Path) -> str:
 def save(path: Path, content: dict[str, Any]) -> None:
     """Write JSON into a file that is whole or not there."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(content, indent=1))
-    partial.replace(path)
+    write_atomically(path, json.dumps(content, indent=1))

@@ -4,6 +4,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pyarrow as pa
 import pytest
 from pyarrow import csv, ipc, parquet
@@ -355,3 +356,23 @@ def test_real_rows(tmp_path: Path, name: str, columns: dict[str, str] | None) ->
     *lines, last = rows.splitlines()
     write(tmp_path, "\n".join([*lines, last[:-9]]), entry)
     one_fault(tmp_path, f"the row on line {len(lines) + 1:,} is not valid JSON")
+
+
+@pytest.mark.parametrize("part", ["[1]", "*", "?", "a::b", "[", "]", "{a}", "!", "%20", "~", "$x"])
+def test_a_path_that_the_datasets_library_reads_otherwise_is_refused(
+    tmp_path: Path, part: str
+) -> None:
+    for number, folder in enumerate((f"x{part}y", "x1y", "x2y")):
+        (tmp_path / folder).mkdir()
+        write(tmp_path / folder, [ALPACA | {"output": str(number)}])
+    found = faults(tmp_path / f"x{part}y")
+    try:
+        path = str(tmp_path / f"x{part}y" / "rows.json")
+        read = datasets.load_dataset(
+            "json", data_files=[path], split="train", cache_dir=str(tmp_path / "cache")
+        )
+        as_it_is = read["output"][:] == ["0"]
+    except (OSError, datasets.exceptions.DatasetsError):
+        as_it_is = False
+    assert (found == []) is as_it_is
+    assert as_it_is or ("for a pattern" in found[0] and str(tmp_path) in found[0])
