@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, Union, get_type_hints
 
 from losia_cli.errors import UserError
 from losia_cli.recipes.needs import packages
+from losia_cli.recipes.ranges import out_of_range
 from losia_cli.recipes.values import misfit
 from losia_cli.spelling import did_you_mean
 
@@ -174,22 +175,8 @@ def _unusable(recipe: "Recipe") -> Iterator[str]:
             alike = ours if key.startswith("losia_") else known
             advice = did_you_mean(key, alike) or "; remove it"
             yield f"{_at(recipe, key)}: there is no such key{advice}"
-        elif problem := misfit(key, value, known[key]) or _out_of_range(key, value):
+        elif problem := misfit(key, value, known[key]) or out_of_range(key, value):
             yield f"{_at(recipe, key)}: {problem}"
-
-
-def _out_of_range(key: str, value: Any) -> str | None:
-    """What `LoSiAConfig` says of a value of the right type."""
-    from losia_cli.method.config import LoSiAConfig, LoSiAError
-
-    name = key.removeprefix("losia_")
-    if name == key:
-        return None
-    try:
-        LoSiAConfig(**{name: value})
-    except LoSiAError as error:
-        return str(error).removeprefix(f"{name} ")
-    return None
 
 
 def _not_installed(recipe: "Recipe") -> Iterator[str]:

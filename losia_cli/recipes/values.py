@@ -1,5 +1,6 @@
 """Whether a value read from YAML fits a dataclass field's type, and how to say that it does not."""
 
+import math
 from collections.abc import Iterator, Sequence
 from enum import Enum
 from types import NoneType, UnionType
@@ -97,7 +98,6 @@ def _advice(key: str, value: Any, options: list[Any], choices: list[str]) -> str
 
 def _is_number(text: str) -> bool:
     try:
-        float(text)
+        return math.isfinite(float(text))
     except ValueError:
         return False
-    return True
