@@ -1,5 +1,7 @@
 """The one exception that a user's mistake raises, and what others say in a line."""
 
+TRACEBACK = "LOSIA_TRACEBACK"  # set in the environment, it shows the error behind a `UserError`
+
 
 class UserError(Exception):
     """What is wrong, where, and what to do, in one sentence; `losia` prints it and exits with 2."""

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import traceback
 
 import typer
 
@@ -18,7 +19,7 @@ from losia_cli.cli import (  # noqa: F401
     train,
 )
 from losia_cli.cli.app import app
-from losia_cli.errors import UserError
+from losia_cli.errors import TRACEBACK, UserError
 
 
 def main() -> None:
@@ -27,6 +28,8 @@ def main() -> None:
     try:
         app(args=eval.spelled_out(sys.argv[1:]))
     except UserError as error:
+        if os.environ.get(TRACEBACK):
+            traceback.print_exception(error)
         typer.secho(f"losia: {error}", err=True, fg="red")
         sys.exit(2)
 

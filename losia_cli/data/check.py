@@ -34,9 +34,18 @@ def dataset_faults(values: Mapping[str, Any]) -> list[str]:
     except UserError as error:
         return [str(error)]
     limit = values.get("max_samples")
-    return [
+    found = [
         fault for name, stage in wanted for fault in _faults(name, entries, folder, stage, limit)
     ]
+    local = any(
+        "file_name" in entry for name, _ in wanted if isinstance(entry := entries.get(name), dict)
+    )
+    if local and values.get("streaming") and not values.get("dataloader_num_workers"):
+        found.append(
+            "streaming: LLaMA-Factory deals the rows of a local file out to as many workers as"
+            " dataloader_num_workers says, and without it to none: set dataloader_num_workers: 1"
+        )
+    return found
 
 
 def dataset_dir(values: Mapping[str, Any]) -> str:

@@ -95,6 +95,11 @@ def parse(arguments: dict[str, Any], losia: bool) -> tuple[Any, ...]:
         return _module("llamafactory.hparams.parser").get_train_args(dict(arguments))
 
 
+def templates() -> list[str]:
+    """The prompts that a recipe can name: LLaMA-Factory's and ours."""
+    return list(_module("llamafactory.data.template").TEMPLATES)
+
+
 def _module(name: str) -> Any:
     """A module of LLaMA-Factory, all seams checked first."""
     os.environ["ALLOW_EXTRA_ARGS"] = "0"

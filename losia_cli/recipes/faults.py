@@ -96,6 +96,7 @@ def faults(recipe: "Recipe") -> list[str]:
         *_no_suites(recipe),
         *(_refused(recipe) if losia else _out_of_place(recipe)),
         *_unusable(recipe),
+        *_no_template(recipe),
         *_not_installed(recipe),
     ]
 
@@ -177,6 +178,15 @@ def _unusable(recipe: "Recipe") -> Iterator[str]:
             yield f"{_at(recipe, key)}: there is no such key{advice}"
         elif problem := misfit(key, value, known[key]) or out_of_range(key, value):
             yield f"{_at(recipe, key)}: {problem}"
+
+
+def _no_template(recipe: "Recipe") -> Iterator[str]:
+    from losia_cli.integrations.llamafactory import templates
+
+    name = recipe.values.get("template")
+    if isinstance(name, str) and name not in (known := templates()):
+        advice = did_you_mean(name, known) or "; leave the key out for the model's own"
+        yield f"{_at(recipe, 'template')}: there is no template {name}{advice}"
 
 
 def _not_installed(recipe: "Recipe") -> Iterator[str]:

@@ -12,6 +12,7 @@ _AT_LEAST_1 = (
     "lora_rank",
     "galore_rank",
     "galore_update_interval",
+    "preprocessing_num_workers",
     "eval_limit",
 )
 _AT_LEAST_0 = (

@@ -22,7 +22,13 @@ def peak_memory() -> int:
 
 
 class RunProgress(TrainerCallback):
-    """Loss, rate, tokens per second, memory, time left, and whose turn it is in the timeline."""
+    """Loss, rate, tokens per second, memory, time left, and whose turn it is in the timeline.
+
+    Attributes:
+        begun: whether the first step has begun.
+    """
+
+    begun = False
 
     def __init__(self, console: Console, controller: LoSiAController | None) -> None:
         self.console, self.controller = console, controller
@@ -46,6 +52,10 @@ class RunProgress(TrainerCallback):
             self._start = (time.monotonic(), state.global_step, state.num_input_tokens_seen)
             self._task = self.bar.add_task("", total=state.max_steps, completed=state.global_step)
             self.bar.start()
+
+    def on_step_begin(self, *_: Any, **__: Any) -> None:
+        """Remember that it was reached."""
+        self.begun = True
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any

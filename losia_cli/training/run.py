@@ -16,7 +16,7 @@ from transformers import Trainer
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_utils import rotate_checkpoints
 
-from losia_cli.errors import UserError
+from losia_cli.errors import TRACEBACK, UserError, first_line
 from losia_cli.integrations import llamafactory
 from losia_cli.integrations.callback import LoSiACallback
 from losia_cli.method import LoSiAConfig, LoSiAController, LoSiAError, Selection
@@ -44,25 +44,38 @@ def train(recipe: Recipe, resume: Path | None, console: Console) -> None:
     _let_cpu_ranks_load()
     try:
         llamafactory.run(run.plan)
-    except LoSiAError as error:
-        raise UserError(str(error)) from error
-    except RuntimeError as error:
-        if "Cannot find" not in str(error):
+    except UserError:
+        raise
+    except Exception as error:
+        plainly = _plainly(error, run)
+        if plainly is None:
             raise
-        raise UserError(
-            f"no sample of {recipe.values.get('dataset')} is left after LLaMA-Factory's "
-            "processing: are its prompts and responses empty, or longer than cutoff_len?"
-        ) from error
-    except OSError as error:
-        if error.filename is None or not str(error.filename).startswith(str(run.output)):
-            raise
-        raise UserError(
-            f"could not write {error.filename} ({error.strerror}): free some space and resume "
-            "with resume_from_checkpoint=true"
-        ) from error
+        raise UserError(plainly) from error
     finally:
         run.progress.bar.stop()
     run.finish()
+
+
+def _plainly(error: Exception, run: "_Run") -> str | None:
+    """The sentence for an error that a user can do something about, None for any other."""
+    if isinstance(error, LoSiAError):
+        return str(error)
+    if isinstance(error, RuntimeError) and "Cannot find" in str(error):
+        return (
+            f"no sample of {run.recipe.values.get('dataset')} is left after LLaMA-Factory's "
+            "processing: are its prompts and responses empty, or longer than cutoff_len?"
+        )
+    if isinstance(error, OSError) and str(error.filename).startswith(str(run.output)):
+        return (
+            f"could not write {error.filename} ({error.strerror}): free some space and resume "
+            "with resume_from_checkpoint=true"
+        )
+    if not run.progress.begun:
+        return (
+            f"the training could not begin ({type(error).__name__}: {first_line(error)}): change"
+            f" what the recipe says of it; {TRACEBACK}=1 in the environment shows where it arose"
+        )
+    return None
 
 
 def settings_of(recipe: Recipe) -> LoSiAConfig | None:

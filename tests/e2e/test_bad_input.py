@@ -60,6 +60,9 @@ def test_models_that_cannot_work(refusal, tmp_path):
         ({"shift_attn": True}, "shift_attn"),
         ({"stage": "ppo"}, "ppo"),
         ({"dataset": "summs"}, "sums"),
+        ({"template": "lama2"}, "did you mean llama2?"),
+        ({"streaming": True}, "dataloader_num_workers: 1"),
+        ({"learning_rate": -1}, "at least 0"),
         ({"resume_from_checkpoint": True}, "holds no complete checkpoint"),
     ],
 )
@@ -70,6 +73,33 @@ def test_recipes_that_cannot_work(refusal, changes, says):
 def test_all_faults_at_once(refusal):
     said = refusal(losia_rank_factor=2, learning_rte=0.1, use_galore=True)
     assert all(part in said for part in ("(0, 1]", "learning_rate", "use_galore"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"lr_scheduler_kwargs": {"nonsense": 1}}, "nonsense"),
+        ({"lr_scheduler_type": "cosine_with_min_lr"}, "min_lr"),
+        ({"val_size": 200}, "test_size=200"),
+        ({"early_stopping_steps": 1}, "metric_for_best_model"),
+        ({"tokenized_path": "/proc/nowhere"}, "/proc/nowhere"),
+    ],
+)
+def test_what_fails_before_the_first_step_is_one_sentence(train, tmp_path, changes, says):
+    with pytest.raises(UserError, match="could not begin") as caught:
+        train(**changes)
+    assert says in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not list((tmp_path / "out").glob("*"))
+
+
+def test_what_fails_after_it_is_none(train, monkeypatch):
+    """A mistake of ours must not look like the user's."""
+    from losia_cli.method import LoSiAController
+
+    monkeypatch.setattr(LoSiAController, "_after_step", lambda *_, **__: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        train()
 
 
 def test_a_folder_in_use_is_not_touched(train, tmp_path):

@@ -266,6 +266,10 @@ def test_evaluation_and_packing_in_the_loop(train, tmp_path):
     assert all(entry["grad_norm"] > 0 for entry in log if "grad_norm" in entry)
 
 
+def test_streamed_rows_train(train):
+    train(streaming=True, dataloader_num_workers=1, max_steps=2)
+
+
 def test_token_accuracy_still_gets_its_logits(train, tmp_path):
     train(val_size=0.2, eval_strategy="steps", eval_steps=2, compute_accuracy=True, max_steps=2)
     log = json.loads((tmp_path / "out/trainer_state.json").read_text())["log_history"]
