@@ -1,7 +1,9 @@
 """Two results side by side, document by document: what differs, and whether it is luck."""
 
+from collections.abc import Mapping, Sequence
 from math import sqrt
 from pathlib import Path
+from statistics import fmean, stdev
 from typing import Any
 
 from rich.table import Table
@@ -23,9 +25,11 @@ def compare(first: Path, second: Path) -> dict[str, Any]:
 
     Returns:
         `{"a", "b", "suites": {name: {"a", "b", "difference", "stderr", "documents", "partial",
-        "gained", "lost"}}}`, scores from 0 to 1, `partial` whether either run was limited,
-        `gained` and `lost` the documents, by task and number, that only the second or only the
-        first answers better.
+        "gained", "lost", "right"}}}`, scores from 0 to 1, `partial` whether either run was
+        limited, `gained` and `lost` the documents, by task and number, that only the second or
+        only the first answers better. `right` is `{"a", "b", "difference", "stderr"}` of the
+        right choice's log-likelihood in nats, None where it cannot be told: a finer scale than
+        right or wrong, for the same documents.
 
     Raises:
         UserError: they share no suite, or a suite's prompts differ.
@@ -62,17 +66,28 @@ def _paired(suite: str, first: Path, second: Path) -> dict[str, Any]:
     if not both:
         raise UserError(f"{suite}: the two results share no document")
     differences = {key: other[key]["score"] - one[key]["score"] for key in both}
-    mean = sum(differences.values()) / len(both)
-    spread = sum((value - mean) ** 2 for value in differences.values())
+    right = [tuple(map(_right, (one[key], other[key]))) for key in both]
+    known = [(a, b) for a, b in right if a is not None and b is not None]
     return {
-        "a": sum(one[key]["score"] for key in both) / len(both),
-        "b": sum(other[key]["score"] for key in both) / len(both),
-        "difference": mean,
-        "stderr": sqrt(spread / (len(both) - 1) / len(both)) if len(both) > 1 else None,
+        **_difference([(one[key]["score"], other[key]["score"]) for key in both]),
         "documents": len(both),
         "gained": [f"{task} {number}" for (task, number), d in differences.items() if d > 0],
         "lost": [f"{task} {number}" for (task, number), d in differences.items() if d < 0],
+        "right": _difference(known) if len(known) == len(both) else None,
     }
+
+
+def _difference(pairs: Sequence[tuple[float, float]]) -> dict[str, Any]:
+    a, b = (fmean(values) for values in zip(*pairs, strict=True))
+    differences = [second - first for first, second in pairs]
+    error = stdev(differences) / sqrt(len(pairs)) if len(pairs) > 1 else None
+    return {"a": a, "b": b, "difference": fmean(differences), "stderr": error}
+
+
+def _right(line: Mapping[str, Any]) -> float | None:
+    """The log-likelihood of a sample's right choice, in nats."""
+    number = results.right_choice(line)
+    return None if number is None else line["responses"][number][0][0]
 
 
 def table(found: dict[str, Any]) -> Table:
@@ -81,14 +96,19 @@ def table(found: dict[str, Any]) -> Table:
     for column in ("suite", "A", "B", "B - A", "documents", "better in B", "better in A"):
         view.add_column(column, justify="left" if column == "suite" else "right")
     for name, suite in found["suites"].items():
-        error = f" ± {100 * suite['stderr']:.2f}" if suite["stderr"] is not None else ""
         view.add_row(
             name,
-            f"{100 * suite['a']:.2f}",
-            f"{100 * suite['b']:.2f}",
-            Text(f"{100 * suite['difference']:+.2f}{error}", style="bold"),
+            *_numbers(suite, 100),
             f"{suite['documents']:,}" + ", partial" * suite["partial"],
             str(len(suite["gained"])),
             str(len(suite["lost"])),
         )
+        if suite["right"]:
+            view.add_row("  right choice, nats", *_numbers(suite["right"], 1), style="dim")
     return view
+
+
+def _numbers(found: Mapping[str, Any], times: float) -> list[Text]:
+    error = f" ± {times * found['stderr']:.2f}" if found["stderr"] is not None else ""
+    difference = Text(f"{times * found['difference']:+.2f}{error}", style="bold")
+    return [*(Text(f"{times * found[key]:.2f}") for key in ("a", "b")), difference]

@@ -7,6 +7,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from losia_cli.evaluation.results import right_choice
 from losia_cli.evaluation.suites import GROUPS, SUITES
 
 
@@ -97,8 +98,9 @@ def sample(line: Mapping[str, Any]) -> str:
     parts = [f"── {line['task']}, document {line['document']}: {verdict}", line["prompt"]]
     if line["choices"]:
         parts.append("── choices, and the log-likelihood of each")
+        right = right_choice(line)
         for number, choice in enumerate(line["choices"]):
-            mark = "*" if line["target"] in (number, choice.strip()) else " "
+            mark = "*" if number == right else " "
             parts.append(f"{mark}{choice}  {line['responses'][number][0][0]}")
     else:
         parts += ["── wanted", str(line["target"]), "── answered"]

@@ -201,6 +201,14 @@ def _asked(arguments: list[list[Any]]) -> tuple[str, list[str] | None]:
     return prompt, [before[len(prompt) :] + after for before, after in arguments]
 
 
+def right_choice(line: Mapping[str, Any]) -> int | None:
+    """Which of a sample's choices is right; None where there are none, or they share one ending."""
+    for number, choice in enumerate(line["choices"] or ()):
+        if line["target"] in (number, choice.strip()):
+            return number
+    return None
+
+
 def prompts_hash(lines: list[dict[str, Any]]) -> dict[str, str]:
     """One hash over all prompts, and one over all targets: equal hashes, equal questions."""
     return {

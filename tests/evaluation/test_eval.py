@@ -173,7 +173,7 @@ def test_the_table_shows_every_suite_and_table_2s_average(trained):
 # ------------------------------------------------------------- two results, and single samples
 
 
-def test_a_comparison_is_paired_and_names_what_flipped(untrained, trained):
+def test_a_comparison_is_paired_and_names_what_flipped(untrained, trained, data):
     told = command("--compare", untrained[0], trained[0], "--json")
     found = json.loads(told)["suites"]
     assert set(found) == set(trained[1]["suites"])
@@ -188,6 +188,18 @@ def test_a_comparison_is_paired_and_names_what_flipped(untrained, trained):
         assert suite["stderr"] == pytest.approx(stdev(differences) / count**0.5)
         assert suite["b"] - suite["a"] == pytest.approx(suite["difference"])
         assert len(suite["gained"]) - len(suite["lost"]) == pytest.approx(sum(differences))
+        if name in ("gsm8k-cot", "mbpp", "mbpp-greedy", "mmlu-gen", "winogrande"):
+            assert suite["right"] is None
+    documents = read(data / "arc_easy/test.jsonl")
+    right = [row["choices"]["label"].index(row["answerKey"]) for row in documents]
+    sure = [
+        [line["responses"][number][0][0] for line, number in zip(read(path), right, strict=True)]
+        for path in (folder / "eval/samples/arc-e.jsonl" for folder in (untrained[0], trained[0]))
+    ]
+    nats = [b - a for a, b in zip(*sure, strict=True)]
+    assert found["arc-e"]["right"]["difference"] == pytest.approx(mean(nats))
+    assert found["arc-e"]["right"]["stderr"] == pytest.approx(stdev(nats) / len(nats) ** 0.5)
+    assert mean(nats) > 1  # it was trained to know
     assert found["gsm8k-cot"]["gained"] == ["gsm8k_cot_zeroshot 0", "gsm8k_cot_zeroshot 1"]
     table = command("--compare", untrained[0], trained[0])
     assert "+100.00 ± 0.00" in table
