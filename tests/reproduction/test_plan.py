@@ -145,7 +145,7 @@ def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
 
 @pytest.mark.parametrize(
     ("table", "method", "count"),
-    [("compare", "LoRA r=8", 6), ("table3", "synchronous", 2), ("table12", "losia", 9)],
+    [("compare", "LoRA r=5", 6), ("table3", "synchronous", 2), ("table12", "losia", 9)],
 )
 def test_a_row_can_be_asked_for_by_the_tables_own_word(table, method, count):
     assert len(trained(make(table, methods=[method]))) == count
