@@ -6,6 +6,7 @@ from pathlib import Path, PurePath
 
 from losia_cli.data.sources import SETS
 from losia_cli.errors import UserError
+from losia_cli.recipes.needs import needs_gpu
 from losia_cli.reproduction import paper
 from losia_cli.reproduction.cell import BASE, Cell
 
@@ -41,7 +42,7 @@ def hours(cell: Cell) -> float | None:
 def memory(cell: Cell) -> float | None:
     """The GPU memory by the paper, in GB; None where it reports none, or no GPU is asked for."""
     values = cell.resolved.values
-    return paper.memory(values) if cell.method != BASE and values.get("bf16") else None
+    return paper.memory(values) if cell.method != BASE and needs_gpu(values) else None
 
 
 def disk(cells: Sequence[Cell], keep: bool) -> float:
@@ -51,20 +52,32 @@ def disk(cells: Sequence[Cell], keep: bool) -> float:
     return at_work + (sum(_model(cell) for cell in trained) if keep else 0.0)
 
 
-def expect_enough(cells: Sequence[Cell], root: Path, keep: bool) -> None:
+def gpu() -> float | None:
+    """GB of the first GPU's memory; None where there is no GPU."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return None
+    return torch.cuda.get_device_properties(0).total_memory / 1e9
+
+
+def expect_enough(cells: Sequence[Cell], root: Path, keep: bool, there: float | None) -> None:
     """Refuse a plan for which the disk or the GPU is too small.
+
+    Args:
+        cells: those that are to do.
+        root: where they are kept.
+        keep: whether their weights stay.
+        there: `gpu()`.
 
     Raises:
         UserError: it says what is missing.
     """
-    import torch
-
-    if not torch.cuda.is_available():
+    if there is None:
         raise UserError(
             "no GPU is to be seen, and these models need one: --miniature runs the same plan on"
             " tiny models here, and --dry-run shows what it takes"
         )
-    there = torch.cuda.get_device_properties(0).total_memory / 1e9
     for cell in cells:
         needed = memory(cell)
         if needed is not None and needed > there:
@@ -86,7 +99,7 @@ def _billions(cell: Cell) -> float:
     """Of the parameters of a model that is trained on a GPU; 0 where that is not known."""
     values = cell.resolved.values
     name = PurePath(values["model_name_or_path"]).name.lower()
-    return _BILLIONS.get(name, 0.0) if values.get("bf16") else 0.0
+    return _BILLIONS.get(name, 0.0) if needs_gpu(values) else 0.0
 
 
 def _model(cell: Cell) -> float:

@@ -162,7 +162,7 @@ def _expect_runnable(table: str, left: Sequence[Cell], request: Request) -> None
             " in a sandbox, with --allow-code, or leave it out with --dataset"
         )
     if any(needs_gpu(cell.resolved.values) for cell in left if cell.method != BASE):
-        costs.expect_enough(left, request.root, request.keep)
+        costs.expect_enough(left, request.root, request.keep, costs.gpu())
 
 
 def _report(plan: Plan, whole: Plan, store: Store, console: Console) -> None:

@@ -1,5 +1,6 @@
 """Plans: every number of the paper's tables, each cell once, and what filters leave."""
 
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -128,6 +129,26 @@ def test_full_fine_tunings_checkpoints_take_more_disk_than_an_adapters():
     full, lora = (make("table1", models=["llama2-7b"], methods=[m]).cells for m in ("full", "lora"))
     assert costs.disk(full, False) > 5 * costs.disk(lora, False)
     assert costs.disk(full, True) == pytest.approx(costs.disk(full, False) + 3 * 13.48)
+
+
+def test_a_machine_that_is_too_small_is_refused_before_anything_starts(tmp_path, monkeypatch):
+    full, lora = (make("table1", models=["llama2-7b"], methods=[m]).cells for m in ("full", "lora"))
+    folder = tmp_path / "not there" / "yet"
+    with pytest.raises(UserError, match="no GPU is to be seen"):
+        costs.expect_enough(lora, folder, False, None)
+    with pytest.raises(UserError, match=r"took 64.1 GB .* in the paper, and this GPU has 48"):
+        costs.expect_enough(full, folder, False, 48.0)
+    needed = costs.disk(lora, True)
+    usage = shutil.disk_usage(tmp_path)
+    for free, enough in ((needed * 1.01, True), (needed * 0.99, False)):
+        there = usage._replace(free=int(free * 1e9))
+        monkeypatch.setattr(shutil, "disk_usage", lambda path, there=there: there)
+        if enough:
+            costs.expect_enough(lora, folder, True, 48.0)
+            continue
+        with pytest.raises(UserError, match=rf"GB free, and the plan takes up to {needed:.0f} GB"):
+            costs.expect_enough(lora, folder, True, 48.0)
+    assert not folder.exists()
 
 
 def test_a_folder_of_another_plan_is_refused(tmp_path):
