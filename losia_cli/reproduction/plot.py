@@ -9,7 +9,7 @@ from losia_cli.reproduction.small_model import REMEMBERED
 
 
 def draw(numbers: Numbers, path: Path) -> None:
-    """Write a panel for each set that was taught, a point for each method.
+    """Write a panel for each set that was taught, a point for each method; none, and no file.
 
     Args:
         numbers: of the plan `compare`; what is not measured has no point.
@@ -17,24 +17,37 @@ def draw(numbers: Numbers, path: Path) -> None:
     """
     from matplotlib.figure import Figure
 
-    taught = list(dict.fromkeys(row[0] for row in numbers))
-    figure = Figure(figsize=(6.5 * len(taught), 4.5), layout="constrained")
-    panels = figure.subplots(1, len(taught), squeeze=False)
-    for dataset, axes in zip(taught, panels[0], strict=True):
-        rows = {row[1]: found for row, found in numbers.items() if row[0] == dataset}
+    taught = {
+        dataset: _measured(numbers, dataset) for dataset in dict.fromkeys(r[0] for r in numbers)
+    }
+    shown = {dataset: rows for dataset, rows in taught.items() if rows}
+    if not shown:
+        return
+    figure = Figure(figsize=(6.5 * len(shown), 4.5), layout="constrained")
+    panels = figure.subplots(1, len(shown), squeeze=False)[0]
+    for (dataset, rows), axes in zip(shown.items(), panels, strict=True):
         for number, (method, found) in enumerate(rows.items()):
-            learned, kept = _learned(found), _kept(found)
-            if learned.ours is not None and kept is not None:
-                axes.errorbar(
-                    *(learned.ours, kept), xerr=learned.error, fmt="o", capsize=3, label=method,
-                    color=f"C{number}",
-                )  # fmt: skip
+            learned = _learned(found)
+            axes.errorbar(
+                *(learned.ours, _kept(found)), xerr=learned.error, fmt="o", capsize=3,
+                label=method, color=f"C{number}",
+            )  # fmt: skip
         remembered = " and ".join(SUITES[suite].column for suite in REMEMBERED)
         axes.set(xlabel=f"{_learned_column(rows)} (%)", ylabel=f"mean of {remembered} (%)")
         axes.set_title(f"taught {dataset}")
         axes.grid(alpha=0.3)
         axes.legend(fontsize="small")
     figure.savefig(path, dpi=150)
+
+
+def _measured(numbers: Numbers, dataset: str) -> dict[str, dict[str, Number]]:
+    """Method -> its numbers, of those that have been trained on the set and asked all suites."""
+    rows = {row[1]: found for row, found in numbers.items() if row[0] == dataset}
+    return {
+        method: found
+        for method, found in rows.items()
+        if _learned(found).ours is not None and _kept(found) is not None
+    }
 
 
 def _learned_column(rows: dict[str, dict[str, Number]]) -> str:

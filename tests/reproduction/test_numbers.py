@@ -2,6 +2,7 @@
 
 import csv
 import io
+import warnings
 from statistics import fmean, stdev
 
 import pytest
@@ -216,5 +217,9 @@ def test_the_comparison_is_drawn_with_what_there_is(tmp_path):
     def found(cell):
         return result(cell) if cell.method in (BASE, "lora") and cell.dataset != "gsm8k" else None
 
-    draw(collect(make("compare"), found), tmp_path / "compare.png")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        draw(collect(make("compare"), found), tmp_path / "compare.png")
+        draw(collect(make("compare"), lambda cell: None), tmp_path / "nothing.png")
     assert (tmp_path / "compare.png").stat().st_size > 10_000
+    assert not (tmp_path / "nothing.png").exists()
