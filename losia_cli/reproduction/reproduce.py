@@ -174,15 +174,21 @@ def _report(plan: Plan, whole: Plan, store: Store, console: Console) -> None:
     wide = console if console.is_terminal else Console(file=console.file, width=_WIDE)
     wide.print(render.terminal(title, collect(plan, store.result), fields))
     if any(store.result(cell) for cell in whole.cells):
-        numbers = collect(whole, store.result)
-        place = store.root / plan.table
-        write_atomically(place.with_suffix(".md"), render.markdown(title, numbers, fields))
-        write_atomically(place.with_suffix(".csv"), render.comma_separated(numbers, fields))
-        if plan.table == COMPARE and find_spec("matplotlib"):
-            from losia_cli.reproduction.plot import draw
+        paths = _write(whole, title, store)
+        console.print(f"written: {', '.join(map(str, paths))}", soft_wrap=True)
 
-            draw(numbers, place.with_suffix(".png"))
-        console.print(f"written: {place}.md, {place}.csv", soft_wrap=True)
+
+def _write(whole: Plan, title: str, store: Store) -> list[Path]:
+    """The table's files, those that were written."""
+    numbers, fields = collect(whole, store.result), published(whole.table).fields
+    page, data, picture = (store.root / f"{whole.table}.{end}" for end in ("md", "csv", "png"))
+    write_atomically(page, render.markdown(title, numbers, fields))
+    write_atomically(data, render.comma_separated(numbers, fields))
+    if whole.table == COMPARE and find_spec("matplotlib"):
+        from losia_cli.reproduction.plot import draw
+
+        draw(numbers, picture)
+    return [path for path in (page, data, picture) if path.is_file()]
 
 
 def _tell_unfinished(plan: Plan, store: Store, console: Console) -> int:
