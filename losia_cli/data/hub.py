@@ -26,15 +26,22 @@ def download(wanted: TrainingSet) -> Sequence[Row]:
     try:
         if not constants.HF_HUB_OFFLINE:  # asked first: the loader tries for half a minute
             HfApi().dataset_info(repository, revision=revision, timeout=_ANSWERS_WITHIN)
-        import datasets  # seconds, which a hub that does not answer shall not cost
-
-        return datasets.load_dataset(repository, wanted.subset, split=SPLIT, revision=revision)
+        return _load(repository, wanted.subset, revision)
     except (OSError, ValueError, RuntimeError, httpx.HTTPError) as error:
         raise UserError(
             f"{repository} could not be had from {constants.ENDPOINT} ({first_line(error)}): try"
             f" again when it can be reached, or give a copy of its {SPLIT} split with"
             f" `losia data prepare {wanted.name} --from FILE` (JSONL, JSON, Parquet or Arrow)"
         ) from error
+
+
+def _load(repository: str, subset: str | None, revision: str) -> Sequence[Row]:
+    import datasets  # seconds, which a hub that does not answer shall not cost
+
+    try:
+        return datasets.load_dataset(repository, subset, split=SPLIT, revision=revision)
+    except datasets.exceptions.DatasetsError as error:
+        raise ValueError(first_line(error.__cause__ or error)) from error
 
 
 def tokenizer(model: str) -> Path:

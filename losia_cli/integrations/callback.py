@@ -51,6 +51,13 @@ class LoSiACallback(TrainerCallback):
                 controller.score_first_subnets(batches, loss, rounds=rounds)
         controller.start(state.max_steps, args.get_warmup_steps(state.max_steps))
 
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Follow the Trainer over a step that a loss scaler skipped, which it counts too."""
+        if self.controller.step < state.global_step:
+            self.controller.skip_step()
+
 
 def sampled_batches(loader: DataLoader, size: int, args: TrainingArguments) -> list[Any]:
     """A few batches of the training set for scoring; the loader's own order is left alone."""

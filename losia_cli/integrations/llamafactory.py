@@ -22,7 +22,7 @@ from torch.optim import Optimizer
 from transformers import PreTrainedModel, Seq2SeqTrainingArguments, Trainer
 
 from losia_cli.data import prompts
-from losia_cli.errors import UserError
+from losia_cli.errors import UserError, first_line
 from losia_cli.method import LoSiAConfig, LoSiAController, attach, use_chunked_loss
 
 VERSION = "0.9.5"
@@ -207,8 +207,10 @@ def _init_adapter(plan: Plan, original: Callable[..., nn.Module]) -> Callable[..
     ) -> nn.Module:
         if trainable:
             _cast_base(plan, model, model_args)
-        if not trainable or plan.config is None:
+        if plan.config is None or finetuning_args.finetuning_type != LOSIA:
             return original(config, model, model_args, finetuning_args, trainable)
+        if not trainable:  # what LoSiA trained is a plain model
+            return model
         settings = plan.config
         if finetuning_args.stage == "rm":  # its loss never reaches the output layer
             settings = dataclasses.replace(settings, output_factor=0)
@@ -295,6 +297,9 @@ def tokenize(arguments: dict[str, Any]) -> tuple[Any, Any]:
 
     Args:
         arguments: of a recipe: model_name_or_path, and what concerns the data.
+
+    Raises:
+        UserError: the model's tokenizer does not load.
     """
     hparams = _module("llamafactory.hparams")
     model_keys = {each.name for each in dataclasses.fields(hparams.ModelArguments)}
@@ -302,7 +307,13 @@ def tokenize(arguments: dict[str, Any]) -> tuple[Any, Any]:
     of_data = {key: value for key, value in arguments.items() if key not in model_keys}
     with _own_words():
         model, data = hparams.ModelArguments(**of_model), hparams.DataArguments(**of_data)
-    tokenizer = _module("llamafactory.model.loader").load_tokenizer(model)["tokenizer"]
+    loader = _module("llamafactory.model.loader")
+    try:
+        tokenizer = loader.load_tokenizer(model)["tokenizer"]
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{model.model_name_or_path} holds no tokenizer that loads ({first_line(error)})"
+        ) from error
     template = _module("llamafactory.data.template").get_template_and_fix_tokenizer(tokenizer, data)
     training = Seq2SeqTrainingArguments(use_cpu=True, report_to="none", log_level="error")
     get_dataset = _module("llamafactory.data.loader").get_dataset

@@ -42,8 +42,8 @@ def find_targets(model: PreTrainedModel, config: LoSiAConfig) -> list[Target]:
     the decoder layers in order.
 
     Raises:
-        LoSiAError: the model is quantized, has fused expert weights or no plain linears, `target`
-            matches nothing, or a linear is too small for the rank factor.
+        LoSiAError: the model is quantized, has fused expert weights or no plain linears, a name
+            in `target` matches nothing, or a linear is too small for the rank factor.
     """
     _refuse_what_cannot_work(model)
     head = _output_layer(model, config)
@@ -55,13 +55,11 @@ def find_targets(model: PreTrainedModel, config: LoSiAConfig) -> list[Target]:
             if type(linear) is nn.Linear and config.wants(name):
                 full_name = f"{layers_name}.{index}.{name}"
                 targets.append(_layer_target(full_name, linear, first + index, config))
-    if not any(target is not head for target in targets):
-        available = sorted(
-            {n.rpartition(".")[2] for n, m in layers[0].named_modules() if type(m) is nn.Linear}
-        )
+    available = {n.rpartition(".")[2] for n, m in layers.named_modules() if type(m) is nn.Linear}
+    if unknown := config.targets - available - {"all"}:
         raise LoSiAError(
-            f"target {config.target!r} matches no linear of {type(model).__name__}; "
-            f"its decoder layers have {', '.join(available)}"
+            f"target {', '.join(sorted(unknown))} matches no linear of {type(model).__name__}; "
+            f"its decoder layers have {', '.join(sorted(available))}"
         )
     return targets
 

@@ -75,9 +75,13 @@ class LoSiAConfig:
 
     def wants(self, linear: str) -> bool:
         """Whether the linear with this dotted name is among `target`."""
+        return "all" in self.targets or linear.rpartition(".")[2] in self.targets
+
+    @property
+    def targets(self) -> set[str]:
+        """The names in `target`."""
         names = self.target.split(",") if isinstance(self.target, str) else self.target
-        wanted = {name.strip() for name in names}
-        return "all" in wanted or linear.rpartition(".")[2] in wanted
+        return {name.strip() for name in names}
 
 
 _CHOICES = {

@@ -199,7 +199,7 @@ class LoSiAController:
 
     def _before_step(self, optimizer: Optimizer, *_: Any) -> None:
         timeline = self._timeline()
-        self._advance_scores()
+        self._advance_scores(self.loss_scale())
         self._own_rates = [group["lr"] for group in optimizer.param_groups]
         for group in optimizer.param_groups:
             if group[GROUP_KEY] is not None:
@@ -209,7 +209,18 @@ class LoSiAController:
     def _after_step(self, optimizer: Optimizer, *_: Any) -> None:
         for group, rate in zip(optimizer.param_groups, self._own_rates, strict=True):
             group["lr"] = rate
-        self._check.after()
+        if _skipped(optimizer):
+            self._check.forget()
+        else:
+            self._check.after()
+        self._advance()
+
+    def skip_step(self) -> None:
+        """Let the timeline go on over a step that a loss scaler kept from the optimizer."""
+        self._advance_scores(self.loss_scale())
+        self._advance()
+
+    def _advance(self) -> None:
         for layer in self.layers.values():
             layer.scatter()
         for number in self._timeline().reselected_after(self.step):
@@ -217,10 +228,10 @@ class LoSiAController:
         self.step += 1
         self._set_scores(self.step)
 
-    def _advance_scores(self) -> None:
+    def _advance_scores(self, loss_scale: float) -> None:
         for layer in self.layers.values():
             if layer.score is not None:
-                layer.score.gradient /= self.loss_scale()
+                layer.score.gradient /= loss_scale
                 average_over_ranks(layer.score.gradient)
                 layer.score.advance(layer.weight.detach())
 
@@ -305,7 +316,7 @@ class LoSiAController:
                 self.layers[name].score = self._new_score(self.layers[name])
         for batch in batches:
             loss(batch).backward()
-            self._advance_scores()
+            self._advance_scores(loss_scale=1.0)
         for parameter in self._model.parameters():
             parameter.grad = None
 
@@ -395,3 +406,9 @@ def free_memory(device: torch.device) -> int:
 
 def _is_moment(value: Any, parameter: Tensor) -> bool:
     return isinstance(value, Tensor) and value.shape == parameter.shape and value.dim() > 0
+
+
+def _skipped(optimizer: Optimizer) -> bool:
+    """Whether a loss scaler told the optimizer, which knows such, to leave this step out."""
+    found = getattr(optimizer, "found_inf", None)
+    return found is not None and bool(found)

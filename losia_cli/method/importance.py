@@ -68,7 +68,9 @@ class GradientScore:
         self.gradient = torch.zeros_like(like)
 
     def advance(self, weight: Tensor) -> None:
-        """Nothing moves: the gradient is the score, and `weight` plays no part in it."""
+        """The gradient is the score, whatever the weight; one that is not finite is dropped."""
+        if not torch.isfinite(self.gradient.sum()):
+            self.gradient.zero_()
 
     def value(self) -> Tensor:
         """`|g|`, `(N, M)`."""

@@ -46,5 +46,9 @@ class MovementCheck:
             raise LoSiAError(f"the first optimizer step changed a frozen weight: {changed[0]}")
         self._done, self._masters = True, {}
 
+    def forget(self) -> None:
+        """The step was skipped: the next one is the first."""
+        self._masters = {}
+
     def _frozen_versions(self) -> dict[str, int]:
         return {n: p._version for n, p in self._model.named_parameters() if not p.requires_grad}

@@ -1,14 +1,13 @@
 """What a recipe's run needs beside the package itself: a model, data, a machine, more packages."""
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from losia_cli.data import info
 from losia_cli.data.sources import SETS
-from losia_cli.errors import UserError
 
 HUB = "the Hugging Face hub, unless already in its cache"
 
@@ -94,6 +93,8 @@ def _data(values: dict[str, Any]) -> Iterator[Need]:
                 yield Need(key, what, f"will be prepared from {HUB}")
             elif entry is None:
                 yield Need(key, f"data {name}", f"not registered in {register}", missing=True)
+            elif not isinstance(entry, dict):
+                yield Need(key, f"data {name}", f"no object in {register}", missing=True)
             elif "file_name" in entry:
                 file = register.parent / entry["file_name"]
                 yield Need(key, f"data {name}", str(file), missing=not file.exists())
@@ -102,13 +103,7 @@ def _data(values: dict[str, Any]) -> Iterator[Need]:
 
 
 def _registered(register: Path) -> dict[str, Any]:
-    if not register.is_file():
-        return {}
-    try:
-        return json.loads(register.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        place = f"line {error.lineno}, column {error.colno}"
-        raise UserError(f"{register}, {place} is not valid JSON: {error.msg}") from error
+    return info.read(str(register.parent)) if register.is_file() else {}
 
 
 def names_in(value: Any) -> list[str]:

@@ -43,6 +43,8 @@ def out_of_range(key: str, value: Any) -> str | None:
     """What a recipe's `value`, of the right type, must be; None where a run can work with it."""
     if key.startswith("losia_"):
         return _refused_by_the_method(key.removeprefix("losia_"), value)
+    if key == "eval_limit" and isinstance(value, str) and not _is_share(value):
+        return f'must be a whole number or a share such as "10%", not {value!r}'
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     if not math.isfinite(value):
@@ -51,6 +53,16 @@ def out_of_range(key: str, value: Any) -> str | None:
         return f"must be at least 1, or -1 for num_train_epochs to decide, not {value}"
     lowest, highest, said = _RANGES.get(key, (-math.inf, math.inf, ""))
     return None if lowest <= value <= highest else f"must be {said}, not {value}"
+
+
+def _is_share(text: str) -> bool:
+    number = text.removesuffix("%")
+    if number == text:
+        return text.isdecimal() and int(text) > 0
+    try:
+        return 0 < float(number) <= 100
+    except ValueError:
+        return False
 
 
 def _refused_by_the_method(name: str, value: Any) -> str | None:

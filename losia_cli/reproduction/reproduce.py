@@ -11,16 +11,16 @@ from rich.console import Console
 from losia_cli import recipes
 from losia_cli.errors import UserError
 from losia_cli.files import write_atomically
+from losia_cli.processes import EXIT_INTERRUPTED, Stopped
 from losia_cli.recipes.needs import needs_gpu
 from losia_cli.reproduction import costs, outlook, render
 from losia_cli.reproduction.cell import BASE, Cell
 from losia_cli.reproduction.live import LivePlan
 from losia_cli.reproduction.numbers import collect
 from losia_cli.reproduction.plan import Plan, make, runs_code
-from losia_cli.reproduction.run import Stopped, run_cells, to_do
+from losia_cli.reproduction.run import run_cells, to_do
 from losia_cli.reproduction.store import DONE, FAILED, RUNNING, Store
 from losia_cli.reproduction.tables import COMPARE, published
-from losia_cli.training.command import EXIT_INTERRUPTED
 
 EXIT_UNFINISHED = 1
 _WIDE = 150  # columns of a table that goes to a file

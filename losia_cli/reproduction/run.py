@@ -7,7 +7,6 @@ was cut off goes on from its newest checkpoint or its stored responses.
 import json
 import os
 import shlex
-import signal
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from losia_cli.processes import StopTogether
 from losia_cli.reproduction.cell import BASE, Cell
 from losia_cli.reproduction.store import DONE, RUNNING, Store, failure, gather
 from losia_cli.reproduction.store import missing_suites as missing
@@ -35,10 +35,6 @@ _EVALUATION = {
 _LOOK = 1.0  # seconds between two looks at a running cell
 
 Watch = Callable[[Cell | None, float], None]
-
-
-class Stopped(Exception):
-    """The user asked to stop; what was running has saved what it could."""
 
 
 def run_cells(cells: Sequence[Cell], store: Store, keep: bool, watch: Watch) -> None:
@@ -141,37 +137,12 @@ def _process(cell: Cell, told: list[str], store: Store, lock: int, watch: Watch)
             pass_fds=(lock,),
             start_new_session=True,  # Ctrl-C reaches it once, from us
         )
-        with _stop_together(process):
+        with StopTogether(process):
             while process.poll() is None:
                 watch(cell, time.monotonic() - started)
                 with suppress(subprocess.TimeoutExpired):
                     process.wait(_LOOK)
     return process.returncode
-
-
-class _stop_together:
-    """While a process runs, a wish to stop is passed on to it, and raised when it has ended."""
-
-    def __init__(self, process: subprocess.Popen[bytes]) -> None:
-        self._process = process
-        self._asked = 0
-
-    def __enter__(self) -> None:
-        self._before = {s: signal.signal(s, self._ask) for s in (signal.SIGINT, signal.SIGTERM)}
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-        if self._asked:
-            raise Stopped
-
-    def _ask(self, *_: object) -> None:
-        """The first time it may save a checkpoint; the second time it may not."""
-        self._asked += 1
-        if self._asked == 1:
-            self._process.send_signal(signal.SIGINT)
-        else:
-            os.killpg(self._process.pid, signal.SIGKILL)  # with the workers that it started
 
 
 def _ready(cell: Cell, store: Store) -> bool:

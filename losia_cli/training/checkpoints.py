@@ -137,7 +137,7 @@ def save_safely(
         if first:
             seal(folder, plan)
     except Exception as error:
-        if not _is_write_error(error):
+        if not is_write_error(error):
             raise
         shutil.rmtree(folder, ignore_errors=True)
         raise UserError(
@@ -146,7 +146,7 @@ def save_safely(
         ) from error
 
 
-def _is_write_error(error: Exception) -> bool:
+def is_write_error(error: Exception) -> bool:
     """An OSError, or how safetensors and torch.save put one."""
     words = ("I/O error", "PytorchStreamWriter", "unexpected pos", "No space", "iostream error")
     return isinstance(error, OSError) or any(word in str(error) for word in words)

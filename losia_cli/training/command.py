@@ -10,13 +10,12 @@ from losia_cli import recipes
 from losia_cli.data.check import dataset_faults
 from losia_cli.data.prepare import prepare_missing
 from losia_cli.errors import UserError
+from losia_cli.processes import EXIT_INTERRUPTED
 from losia_cli.recipes import Recipe
 from losia_cli.training import launch
 from losia_cli.training.guards import Interrupted
 from losia_cli.training.model import check_model
 from losia_cli.training.run import settings_of, settle_output, train
-
-EXIT_INTERRUPTED = 130
 
 
 def run(recipe: Recipe, arguments: list[str], console: Console) -> int:
@@ -46,9 +45,15 @@ def run(recipe: Recipe, arguments: list[str], console: Console) -> int:
     try:
         train(recipe, resume, console)
     except Interrupted as stopped:
+        values = recipe.values
+        cannot = values.get("stage") == "rm" or values.get("save_only_model")
         console.print(
-            f"stopped at step {stopped.step}, whose checkpoint was saved; go on with the same "
-            "command and resume_from_checkpoint=true"
+            f"stopped at step {stopped.step}, whose checkpoint was saved; "
+            + (
+                "stage rm and save_only_model cannot be gone on with: start anew"
+                if cannot
+                else "go on with the same command and resume_from_checkpoint=true"
+            )
         )
         return EXIT_INTERRUPTED
     return 0
@@ -56,7 +61,8 @@ def run(recipe: Recipe, arguments: list[str], console: Console) -> int:
 
 def evaluate_after(recipe: Recipe, console: Console) -> None:
     """Become `losia eval` of what was saved, if the recipe names suites: all memory is free."""
-    if not recipe.values.get("eval_suites") or "LOCAL_RANK" in os.environ:
+    wanted = recipe.values.get("do_train") and recipe.values.get("eval_suites")
+    if not wanted or "LOCAL_RANK" in os.environ:
         return
     output = recipe.values["output_dir"]
     console.print(f"evaluating; should it fail, the model is saved: losia eval {output}")

@@ -7,6 +7,8 @@ import sys
 
 import torch
 
+from losia_cli.processes import EXIT_INTERRUPTED, Stopped, StopTogether
+
 
 def wants_torchrun() -> bool:
     """Whether this process should start one worker per GPU: as LLaMA-Factory decides it."""
@@ -37,7 +39,13 @@ def torchrun(arguments: list[str]) -> int:
     else:
         command += ["--nnodes", nodes, "--node-rank", environment.get("NODE_RANK", "0")]
         command += ["--master-addr", address, "--master-port", port]
-    return subprocess.run([*command, "-m", "losia_cli", *arguments], check=False).returncode
+    # A session of its own: Ctrl-C reaches the workers once, and they are waited for as they save.
+    process = subprocess.Popen([*command, "-m", "losia_cli", *arguments], start_new_session=True)
+    try:
+        with StopTogether(process):
+            return process.wait()
+    except Stopped:
+        return EXIT_INTERRUPTED
 
 
 def _free_port() -> int:

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from losia_cli.errors import UserError
+from losia_cli.errors import UserError, first_line
 from losia_cli.method import LoSiAConfig, LoSiAError
 from losia_cli.method.attach import find_targets
 
@@ -25,8 +25,10 @@ def check_model(values: dict[str, Any], config: LoSiAConfig | None) -> None:
         find_targets(model, config)
     except LoSiAError as error:
         raise UserError(f"{name}: {error}") from error
-    except ValueError as error:
-        raise UserError(f"{name} is not a causal language model that loads: {error}") from error
+    except Exception as error:  # whatever its own code says of its sizes
+        raise UserError(
+            f"{name} is not a causal language model that loads: {first_line(error)}"
+        ) from error
 
 
 def _configuration(name: str, values: dict[str, Any]) -> Any:
@@ -43,9 +45,10 @@ def _configuration(name: str, values: dict[str, Any]) -> Any:
             token=values.get("hf_hub_token"),
             trust_remote_code=values.get("trust_remote_code", False),
         )
-    except (OSError, ValueError) as error:
-        first_line = str(error).strip().splitlines()[0]
-        raise UserError(
-            f"model_name_or_path: {name} is no folder here and cannot be had from the hub "
-            f"({first_line})"
-        ) from error
+    except Exception as error:  # a configuration is refused with a dozen kinds
+        what = (
+            f"the configuration in {name} cannot be used"
+            if folder.is_dir()
+            else f"{name} is no folder here and cannot be had from the hub"
+        )
+        raise UserError(f"model_name_or_path: {what} ({first_line(error)})") from error

@@ -54,21 +54,28 @@ def write_record(output: Path, record: dict[str, Any]) -> None:
 
 
 @torch.no_grad()
-def verify_saved(model: PreTrainedModel, output: Path) -> None:
+def verify_saved(model: PreTrainedModel, output: Path, trust_remote_code: bool = False) -> None:
     """Reload what was saved and compare its logits with the trained model's, bit for bit.
 
+    A model of several dtypes, whose forward pass needs autocast, has its weights compared.
+
     Raises:
-        UserError: it does not load, a weight is missing or the logits differ.
+        UserError: it does not load, a weight is missing, or logits or weights differ.
     """
     saved, loading = AutoModelForCausalLM.from_pretrained(
         output,
         dtype="auto",
+        trust_remote_code=trust_remote_code,
         attn_implementation=model.config._attn_implementation,
         output_loading_info=True,
     )
     faults = {key: sorted(names) for key, names in loading.items() if names}
     if faults:
         raise UserError(f"the checkpoint saved in {output} does not reload whole: {faults}")
+    kept = {name for name, _ in saved.named_parameters()}  # the masters of LoSiA are not
+    if len({p.dtype for name, p in model.named_parameters() if name in kept}) > 1:
+        _compare_weights(model, saved, output)
+        return
     device = _room_for(saved, model.device)
     tokens = torch.arange(min(32, model.config.get_text_config().vocab_size), device=device)[None]
     logits = []
@@ -80,6 +87,16 @@ def verify_saved(model: PreTrainedModel, output: Path) -> None:
             f"the checkpoint saved in {output} gives other logits than the trained model (by up "
             f"to {(logits[0] - logits[1]).abs().max():.3g}): resume from the last checkpoint"
         )
+
+
+def _compare_weights(model: PreTrainedModel, saved: PreTrainedModel, output: Path) -> None:
+    trained = dict(model.named_parameters())
+    for name, found in saved.named_parameters():
+        if not torch.equal(found, trained[name].to(found)):
+            raise UserError(
+                f"{name} in the checkpoint saved in {output} is not the trained model's: resume"
+                " from the last checkpoint"
+            )
 
 
 def _room_for(model: PreTrainedModel, device: torch.device) -> torch.device:

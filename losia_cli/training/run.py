@@ -1,5 +1,6 @@
 """One training run: checks first, then LLaMA-Factory's workflow, then proof and record."""
 
+import errno
 import os
 import shutil
 import time
@@ -65,9 +66,9 @@ def _plainly(error: Exception, run: "_Run") -> str | None:
             f"no sample of {run.recipe.values.get('dataset')} is left after LLaMA-Factory's "
             "processing: are its prompts and responses empty, or longer than cutoff_len?"
         )
-    if isinstance(error, OSError) and str(error.filename).startswith(str(run.output)):
+    if _unwritten(error, run.output):
         return (
-            f"could not write {error.filename} ({error.strerror}): free some space and resume "
+            f"could not write into {run.output} ({first_line(error)}): free some space and resume "
             "with resume_from_checkpoint=true"
         )
     if not run.progress.begun:
@@ -76,6 +77,14 @@ def _plainly(error: Exception, run: "_Run") -> str | None:
             f" what the recipe says of it; {TRACEBACK}=1 in the environment shows where it arose"
         )
     return None
+
+
+def _unwritten(error: Exception, output: Path) -> bool:
+    """Whether the output folder, or its disk, would not take what was written."""
+    if isinstance(error, OSError):
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+        return full or str(error.filename).startswith(str(output))
+    return checkpoints.is_write_error(error)
 
 
 def settings_of(recipe: Recipe) -> LoSiAConfig | None:
@@ -111,6 +120,8 @@ def settle_output(recipe: Recipe, warn: Callable[[str], None]) -> Path | None:
         if fault is not None:
             raise UserError(f"cannot resume from {folder}: {fault}; name another checkpoint")
         return folder
+    if output.exists() and not output.is_dir():
+        raise UserError(f"output_dir: {output} is a file; name a folder")
     if not output.exists() or not any(output.iterdir()):
         return None
     if not recipe.values.get("overwrite_output_dir"):
@@ -119,12 +130,27 @@ def settle_output(recipe: Recipe, warn: Callable[[str], None]) -> Path | None:
             "resume_from_checkpoint=true, replace it by overwrite_output_dir=true, or choose "
             "another output_dir"
         )
-    for old in output.glob(f"{checkpoints.PREFIX}*"):
-        shutil.rmtree(old)
-    for scores in ("eval", "eval-base"):  # of weights that are about to go
-        shutil.rmtree(output / scores, ignore_errors=True)
-    (output / record.RECORD).unlink(missing_ok=True)
+    _clear(output, keep_adapter=_begins_from(output, recipe))
     return None
+
+
+def _clear(output: Path, keep_adapter: bool) -> None:
+    """Remove what an earlier run left that the new one would not write over."""
+    # an adapter's model card makes the Trainer take the next model for an adapter
+    of_adapters = () if keep_adapter else ("adapter_*", "pissa_*", "README.md")
+    for pattern in (f"{checkpoints.PREFIX}*", "eval", "eval-base", record.RECORD, *of_adapters):
+        for old in output.glob(pattern):
+            if old.is_dir():
+                shutil.rmtree(old)
+            else:
+                old.unlink()
+
+
+def _begins_from(output: Path, recipe: Recipe) -> bool:
+    """Whether the run starts from the very model or adapter in its output folder."""
+    given = (recipe.values.get(key) for key in ("model_name_or_path", "adapter_name_or_path"))
+    named = [name for names in given if names for name in str(names).split(",")]
+    return any(Path(name).resolve() == output.resolve() for name in named)
 
 
 @dataclass
@@ -145,7 +171,8 @@ class _Run:
         arguments.pop("resume_from_checkpoint", None)
         if self.resume is not None:
             arguments["resume_from_checkpoint"] = str(self.resume)
-        arguments["overwrite_output_dir"] = True  # settled by `settle_output`
+        # Settled by `settle_output`; where it says yes, LLaMA-Factory removes the run's log.
+        arguments["overwrite_output_dir"] = self.resume is None
         arguments.setdefault("include_num_input_tokens_seen", "non_padding")
         config = settings_of(self.recipe)
         if config is not None:
@@ -158,8 +185,6 @@ class _Run:
     def prepare(self, trainer: Trainer, controller: LoSiAController | None) -> None:
         """Everything is loaded and nothing trained: check, show, and take the Trainer's reins."""
         self.trainer, self.progress.controller = trainer, controller
-        if not trainer.args.do_train:
-            return
         plan = checkpoints.recipe_plan(self.recipe.values)
         plan["(data)"] = fingerprint(trainer.train_dataset)
         plan["(number of processes)"] = trainer.args.world_size
@@ -215,15 +240,16 @@ class _Run:
 
     def finish(self) -> None:
         """Reload and compare what was saved, and write `losia_run.json`."""
-        trainer = self.trainer
-        if not trainer.args.do_train or not trainer.is_world_process_zero():
-            return
         values = self.recipe.values
+        if not values.get("do_train") or not self.trainer.is_world_process_zero():
+            return
+        trainer, seconds, peak = self.trainer, time.monotonic() - self._started, peak_memory()
         whole = values.get("finetuning_type", "lora") in (llamafactory.LOSIA, "full", "freeze")
-        if whole and values.get("stage", "sft") != "rm":
-            record.verify_saved(trainer.accelerator.unwrap_model(trainer.model), self.output)
+        reloads = whole and values.get("stage", "sft") != "rm"
+        if reloads:
+            model = trainer.accelerator.unwrap_model(trainer.model)
+            record.verify_saved(model, self.output, values.get("trust_remote_code", False))
         trainable, total = _parameters(trainer)
-        seconds = time.monotonic() - self._started
         record.write_record(
             self.output,
             {
@@ -238,18 +264,18 @@ class _Run:
                 "steps": trainer.state.global_step,
                 "seconds": round(seconds, 2),
                 "tokens": int(trainer.state.num_input_tokens_seen),
-                "peak_memory_bytes": peak_memory(),
+                "peak_memory_bytes": peak,
                 "kept_for_backward_bytes": self.kept.nbytes,
                 "trainable_parameters": trainable,
                 "total_parameters": total,
                 "begins_with_bos": self._begins_with_bos(),
-                "reload_verified": whole and values.get("stage", "sft") != "rm",
+                "reload_verified": reloads,
             },
         )
         self.console.print(
             f"done: {trainer.state.global_step} steps in {seconds:.0f} s, "
-            f"peak memory {peak_memory() / 1e9:.2f} GB; the model is in {self.output}"
-            + (", reloaded and compared" if whole else "")
+            f"peak memory {peak / 1e9:.2f} GB; the model is in {self.output}"
+            + (", reloaded and compared" if reloads else "")
         )
 
     def _begins_with_bos(self) -> bool | None:

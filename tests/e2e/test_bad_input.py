@@ -29,6 +29,17 @@ def test_missing_models(refusal, tmp_path):
     assert "cannot be had from the hub" in refusal(model_name_or_path="no-such/model")
 
 
+def test_configurations_that_cannot_be_used(refusal, tmp_path, model):
+    folder = tmp_path / "odd"
+    folder.mkdir()
+    good = json.loads((model / "config.json").read_text())
+    for text in ("{", json.dumps(good | {"hidden_size": "big"}), '{"model_type": "none"}'):
+        (folder / "config.json").write_text(text)
+        said = refusal(model_name_or_path=str(folder))
+        assert f"the configuration in {folder} cannot be used" in said
+        assert "hub" not in said.partition("(")[0]
+
+
 def test_shapes_are_checked_before_the_weights_are_read(refusal, tmp_path, model):
     """On a model without weights: the file that holds them is gone."""
     folder = tmp_path / "no weights"
@@ -63,6 +74,8 @@ def test_models_that_cannot_work(refusal, tmp_path):
         ({"template": "lama2"}, "did you mean llama2?"),
         ({"streaming": True}, "dataloader_num_workers: 1"),
         ({"learning_rate": -1}, "at least 0"),
+        ({"losia_target": "q_proj,v_porj"}, "v_porj matches no linear"),
+        ({"eval_suites": ["arc-e"], "eval_data": "/nowhere"}, "there is no folder /nowhere"),
         ({"resume_from_checkpoint": True}, "holds no complete checkpoint"),
     ],
 )
@@ -100,6 +113,13 @@ def test_what_fails_after_it_is_none(train, monkeypatch):
     monkeypatch.setattr(LoSiAController, "_after_step", lambda *_, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         train()
+
+
+def test_an_output_folder_that_is_a_file(train, tmp_path):
+    (tmp_path / "out").write_text("mine")
+    with pytest.raises(UserError, match="out is a file; name a folder"):
+        train()
+    assert (tmp_path / "out").read_text() == "mine"
 
 
 def test_a_folder_in_use_is_not_touched(train, tmp_path):

@@ -87,6 +87,17 @@ def test_a_disk_that_fills_up_leaves_the_checkpoint_before(recipe, tmp_path):
     assert checkpoints.damage(out / "checkpoint-2") is None
 
 
+def test_a_disk_that_fills_up_at_the_very_end_is_one_sentence(recipe, tmp_path):
+    limited = subprocess.run(
+        [sys.executable, "-m", "losia_cli", "train", str(recipe(max_steps=1, save_strategy="no"))],
+        env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, timeout=120,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000)),
+    )  # fmt: skip
+    assert limited.returncode == 2, limited.stdout + limited.stderr
+    assert f"could not write into {tmp_path / 'out'}" in limited.stderr
+    assert "Traceback" not in limited.stderr
+
+
 def test_too_little_room_is_seen_before_anything_is_written(tmp_path):
     written = []
     with pytest.raises(UserError, match=r"GB free, but a checkpoint takes about .* GB"):

@@ -1,11 +1,17 @@
 """Two gloo ranks on the CPU are one process with the joint batch."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
 
 import pytest
 import torch
 
+from losia_cli.training import checkpoints
 from tests.e2e.conftest import final_weights, losia
+from tests.e2e.test_crashes import wait_for
 
 TWO = {"FORCE_TORCHRUN": "1", "NPROC_PER_NODE": "2"}
 
@@ -30,6 +36,24 @@ def test_two_ranks_are_the_joint_batch(recipe, train, tmp_path, checkpointing):
     ]
     assert records[0]["selections"] == records[1]["selections"] > 0
     assert result.stdout.count("trainable parameters") == 1, "only the first rank speaks"
+
+
+@pytest.mark.slow
+def test_ctrl_c_waits_for_both_ranks_checkpoint(recipe, tmp_path):
+    path = recipe(ddp_backend="gloo", max_steps=2000, save_steps=5000)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "losia_cli", "train", str(path)],
+        env={**os.environ, "OMP_NUM_THREADS": "1", **TWO},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    wait_for(tmp_path / "out/trainer_log.jsonl", process)
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=90)
+    assert process.returncode == 130, output
+    assert "resume_from_checkpoint=true" in output
+    assert checkpoints.newest(tmp_path / "out", print)
 
 
 @pytest.mark.slow

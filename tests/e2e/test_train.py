@@ -266,6 +266,69 @@ def test_evaluation_and_packing_in_the_loop(train, tmp_path):
     assert all(entry["grad_norm"] > 0 for entry in log if "grad_norm" in entry)
 
 
+def test_an_earlier_runs_adapter_does_not_stay_over_new_weights(recipe, train, tmp_path):
+    from rich.console import Console
+
+    from losia_cli import recipes
+    from losia_cli.chat import chat_arguments
+    from losia_cli.training.command import run
+
+    path = recipe(max_steps=1, losia_rank_factor=None, losia_period=None)
+    assert run(recipes.load(path, "lora", ["lora_rank=2"]), [], Console(quiet=True)) == 0
+    assert (tmp_path / "out/adapter_config.json").is_file()
+    train(max_steps=1, overwrite_output_dir=True)
+    assert not list((tmp_path / "out").glob("adapter_*"))
+    assert chat_arguments(str(tmp_path / "out"), None) == {
+        "model_name_or_path": str(tmp_path / "out"),
+        "template": "default",
+    }
+
+
+def test_a_folder_that_is_also_the_start_keeps_what_it_holds(recipe, tmp_path):
+    from losia_cli import recipes
+    from losia_cli.training.run import settle_output
+
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "adapter_config.json").write_text("{}")
+    path = recipe(overwrite_output_dir=True)
+    settle_output(recipes.load(path, "lora", [f"adapter_name_or_path={out}/"]), print)
+    assert (out / "adapter_config.json").is_file()
+    settle_output(recipes.load(path, "lora"), print)
+    assert not (out / "adapter_config.json").exists()
+
+
+@pytest.mark.parametrize("losia", [True, False])
+def test_evaluating_alone_trains_nothing_and_ends_well(train, tmp_path, losia):
+    changes = {"do_train": False, "do_eval": True, "eval_dataset": "sums", "dataset": None}
+    if not losia:
+        changes |= {"finetuning_type": "full", "losia_rank_factor": None, "losia_period": None}
+    with pytest.raises(FileNotFoundError, match=r"model\.safetensors"):  # nothing to be loaded
+        train(**changes)
+    assert json.loads((tmp_path / "out/eval_results.json").read_text())["eval_loss"] > 0
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"upcast_layernorm": True},
+        {"finetuning_type": "freeze", "losia_rank_factor": None, "losia_period": None},
+    ],
+)
+def test_weights_of_two_dtypes_reload(train, tmp_path, changes):
+    train(max_steps=2, bf16=True, **changes)
+    assert json.loads((tmp_path / "out/losia_run.json").read_text())["reload_verified"]
+
+
+def test_a_resumed_runs_log_goes_on(train, tmp_path):
+    train(max_steps=4, save_steps=2)
+    log = tmp_path / "out/trainer_log.jsonl"
+    train(max_steps=4, save_steps=2, resume_from_checkpoint=str(tmp_path / "out/checkpoint-2"))
+    steps = [json.loads(line).get("current_steps") for line in log.read_text().splitlines()]
+    assert steps[:4] == [1, 2, 3, 4]
+    assert 3 in steps[4:]
+
+
 def test_streamed_rows_train(train):
     train(streaming=True, dataloader_num_workers=1, max_steps=2)
 

@@ -406,6 +406,29 @@ def test_loss_scaling_leaves_the_choice_alone():
     assert_same(weights(run.model), weights(plain.model), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("fused", [True, False])
+def test_steps_that_a_loss_scaler_skips_count_and_change_nothing(fused):
+    run = Run(tiny(dtype=torch.float32), LoSiAConfig(**MOVING))
+    run.optimizer = torch.optim.AdamW(run.controller.parameter_groups(), lr=1e-3, fused=fused)
+    run.controller.drive(run.optimizer)
+    run.controller.start(12)
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**12)
+    run.controller.loss_scale = scaler.get_scale
+    skipped = (0, 1, 5)
+    for step, ids in enumerate(batches(12)):
+        before = {name: tensor.clone() for name, tensor in weights(run.model).items()}
+        scaler.scale(loss_of(run.model, ids) * (torch.inf if step in skipped else 1)).backward()
+        scaler.step(run.optimizer)
+        scaler.update()
+        run.optimizer.zero_grad()
+        if run.controller.step == step:  # the optimizer was not even called
+            run.controller.skip_step()
+        assert run.controller.step == step + 1
+        after = weights(run.model)
+        assert all(torch.equal(after[n], t) for n, t in before.items()) is (step in skipped)
+    assert all(torch.isfinite(tensor).all() for tensor in weights(run.model).values())
+
+
 @pytest.mark.parametrize("make", [torch.optim.SGD, torch.optim.Adagrad, torch.optim.RMSprop])
 def test_any_torch_optimizer_works(make):
     model = tiny()
