@@ -90,6 +90,8 @@ def find(target: str, *, adapter: Path | None = None, base: bool = False) -> Che
         tokenizer = folder if _files(folder, _TOKENIZER) else model
     else:
         model = tokenizer = _folder(target)
+    if adapter is not None and (adapter / ADAPTER).is_file():
+        adapter = _of_the_base(adapter)
     bos = record.get("begins_with_bos")
     return _checked(Checkpoint(target, model, tokenizer, adapter, recipe, bos))
 
@@ -100,6 +102,22 @@ def _record(folder: Path) -> dict[str, Any]:
         if (place / RECORD).is_file():
             return _object(place / RECORD)
     return {}
+
+
+def _of_the_base(adapter: Path) -> Path:
+    """The adapter that fits the base: PiSSA's own fits only the residual that it was trained on.
+
+    That residual is of a random decomposition, and loading would draw another one.
+    """
+    if not str(_adapter(adapter).get("init_lora_weights")).startswith("pissa"):
+        return adapter
+    converted = adapter / "pissa_converted"
+    if (converted / ADAPTER).is_file():
+        return converted
+    raise UserError(
+        f"{adapter} fits the residual weights that PiSSA trained on, not the base, and {converted}"
+        " is not there: train with pissa_convert: true"
+    )
 
 
 def _folder(name: str) -> Path:

@@ -57,14 +57,6 @@ def _adapted(folder: Path) -> Checkpoint:
             f"{folder} holds no adapter ({checkpoint.ADAPTER}): what full fine-tuning or LoSiA"
             " trained is a whole model, with nothing to merge"
         )
-    from peft import PeftConfig
-
-    start = getattr(PeftConfig.from_pretrained(str(folder)), "init_lora_weights", None)
-    if str(start).startswith("pissa"):
-        raise UserError(
-            f"{folder} fits the residual weights that PiSSA trained on, not the base: merge"
-            f" {folder / 'pissa_converted'}, which pissa_convert: true writes"
-        )
     return found
 
 

@@ -168,7 +168,7 @@ def test_a_folder_that_is_there(base, adapted, refusal, tmp_path):
 
 def test_an_adapter_of_residual_weights(base, adapted, refusal):
     run = adapted(base, init_lora_weights="pissa")
-    assert f"merge {run / 'pissa_converted'}" in refusal(run)
+    assert f"{run / 'pissa_converted'} is not there: train with pissa_convert" in refusal(run)
 
 
 def test_an_adapter_of_another_base(base, adapted, refusal, tmp_path):
