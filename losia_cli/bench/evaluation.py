@@ -17,6 +17,7 @@ from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
+from losia_cli.bench.models import load_base
 from losia_cli.bench.settings import PRESETS
 from losia_cli.bench.table import table
 from losia_cli.evaluation import harness, letter, results, suites
@@ -123,10 +124,11 @@ def run_evaluation_benchmark(
 def _load(model: str, device: str) -> tuple[Any, Any]:
     """A folder's model, or one of random weights whose vocabulary is the packaged tokenizer's."""
     shape = TINY if model == SMALL else PRESETS[model].config if model in PRESETS else None
-    tokenizer = AutoTokenizer.from_pretrained(model if shape is None else prepare_base_model())
     dtype = torch.bfloat16 if device == "cuda" else torch.float32
     if shape is None:
-        return AutoModelForCausalLM.from_pretrained(model).to(device, dtype).eval(), tokenizer
+        loaded = load_base(model, dtype, torch.device(device)).eval()
+        return loaded, AutoTokenizer.from_pretrained(model)
+    tokenizer = AutoTokenizer.from_pretrained(prepare_base_model())
     special = {key: getattr(tokenizer, key) for key in ("bos_token_id", "eos_token_id")}
     config = AutoConfig.for_model("llama", **{**shape, **special, "vocab_size": len(tokenizer)})
     torch.manual_seed(0)

@@ -23,14 +23,15 @@ def load_base(name: str, dtype: torch.dtype, device: torch.device) -> PreTrained
         _refuse_too_large(name, dtype, device)
         return random_llama(PRESETS[name].config, dtype, device)
     try:
-        model = AutoModelForCausalLM.from_pretrained(name, dtype=dtype)
+        return AutoModelForCausalLM.from_pretrained(name, dtype=dtype).to(device).train()
+    except torch.OutOfMemoryError as error:
+        raise UserError(f"the model {name} does not fit into the GPU's memory") from error
     except (OSError, ValueError) as error:
         reason = str(error).strip().partition("\n")[0]
         presets = ", ".join(PRESETS)
         raise UserError(
             f"no model {name!r}: it is none of {presets}, and loading it failed ({reason})"
         ) from error
-    return model.to(device).train()
 
 
 def random_llama(

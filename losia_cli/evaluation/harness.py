@@ -113,6 +113,11 @@ def build(
                 f"{suite.task} is a tag of several tasks: name the tasks themselves, such as"
                 f" {', '.join(sorted(built['tasks'])[:2])}"
             )
+    if isinstance(found, Group) and not found.aggregate_metric_list:
+        raise UserError(
+            f"{suite.task} is a group without a score of its own: name its tasks, such as"
+            f" {', '.join(sorted(task.task_name for task in found.get_all_tasks())[:2])}"
+        )
     return found
 
 

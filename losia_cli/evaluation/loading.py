@@ -48,7 +48,7 @@ def load_model(checkpoint: Checkpoint, dtype: str, device: str) -> Any:
     """The model on its device, in evaluation mode, in the dtype (`auto`: the weights').
 
     Raises:
-        UserError: it cannot be read, or lacks weights.
+        UserError: it cannot be read, lacks weights, or is larger than the GPU.
     """
     wanted = dtype if dtype == "auto" else getattr(torch, dtype)
     if dtype == "auto" and device == "cpu" and _stored(checkpoint.model) == torch.float16:
@@ -69,11 +69,17 @@ def load_model(checkpoint: Checkpoint, dtype: str, device: str) -> Any:
             f"the model in {checkpoint.model} lacks weights ({missing[0]} and {len(missing) - 1}"
             " more): its scores would be those of random numbers"
         )
-    if checkpoint.adapter is not None:
-        from peft import PeftModel
+    try:
+        if checkpoint.adapter is not None:
+            from peft import PeftModel
 
-        model = PeftModel.from_pretrained(model, str(checkpoint.adapter))
-    return model.to(device).eval()
+            model = PeftModel.from_pretrained(model, str(checkpoint.adapter))
+        return model.to(device).eval()
+    except torch.OutOfMemoryError as error:
+        raise UserError(
+            f"the model in {checkpoint.model} does not fit into the GPU's memory: use a smaller"
+            " dtype (--dtype bfloat16) or a larger GPU"
+        ) from error
 
 
 def expect_vllm() -> None:

@@ -167,12 +167,15 @@ def _first_metric(found: Mapping[str, Any]) -> str:
 
 def _samples(suite: Suite, raw: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """One line for each document: of several filters, the headline's."""
-    metric, _, chosen = (suite.metric or "").partition(",")
+    headline = suite.metric or _first_metric(raw["results"][_root(suite, raw)])
+    metric, _, chosen = headline.partition(",")
     for task, lines in raw["samples"].items():
+        filters = [line["filter"] for line in lines]
+        wanted = chosen if chosen in filters else next(iter(filters), "")
         for line in lines:
-            if chosen and line["filter"] != chosen:
+            if line["filter"] != wanted:
                 continue
-            name = metric or line["metrics"][0]
+            score = line[metric if metric in line else line["metrics"][0]]
             prompt, choices = _asked(line["arguments"])
             yield {
                 "task": task,
@@ -182,7 +185,8 @@ def _samples(suite: Suite, raw: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
                 "target": line["target"],
                 "responses": line["resps"],
                 "extracted": line["filtered_resps"],
-                "score": line[name],
+                # of a text's perplexity: its log-likelihood, beside which its length stands
+                "score": score[0] if isinstance(score, list | tuple) else score,
                 "prompt_hash": line["prompt_hash"],
                 "target_hash": line["target_hash"],
                 "document_hash": line["doc_hash"],
@@ -190,12 +194,12 @@ def _samples(suite: Suite, raw: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _asked(arguments: list[list[Any]]) -> tuple[str, list[str] | None]:
-    """The prompt, and the choices that may follow it; None where a response was generated.
+    """The prompt, and the choices that may follow it; None where there are none.
 
     Winogrande's choices differ in the prompt, not in what is scored after it: they begin there.
     """
-    if not all(isinstance(after, str) for _, after in arguments):
-        return arguments[0][0], None
+    if not all(len(each) > 1 and isinstance(each[1], str) for each in arguments):
+        return arguments[0][0], None  # a response was generated, or the text itself is scored
     columns = zip(*(before for before, _ in arguments), strict=False)
     prompt = "".join(c[0] for c in takewhile(lambda column: len(set(column)) == 1, columns))
     return prompt, [before[len(prompt) :] + after for before, after in arguments]

@@ -6,7 +6,7 @@ from pathlib import Path, PurePath
 
 from losia_cli.data.sources import SETS
 from losia_cli.errors import UserError
-from losia_cli.recipes.needs import needs_gpu
+from losia_cli.recipes.needs import names_in, needs_gpu
 from losia_cli.reproduction import paper
 from losia_cli.reproduction.cell import BASE, Cell
 
@@ -33,7 +33,8 @@ def hours(cell: Cell) -> float | None:
     if cell.method == BASE:
         return 0.0
     longest = paper.hours(values)
-    wanted = SETS.get(values["dataset"])
+    names = names_in(values["dataset"])
+    wanted = SETS.get(names[0]) if len(names) == 1 else None
     if longest is None or wanted is None or values.get("max_steps", -1) > 0:
         return None
     return longest * (wanted.rows or wanted.published) / paper.rows_of_longest(values)

@@ -88,7 +88,9 @@ def _sequences(numbers: Numbers) -> Numbers:
         tasks = [task for other, task in numbers if other == method]
         ours = {
             column: [
-                one for task in tasks if (one := numbers[method, task][column].ours) is not None
+                number.ours
+                for task in tasks
+                if (number := numbers[method, task].get(column)) and number.ours is not None
             ]
             for column in (*tasks, ALONE)
         }
@@ -201,7 +203,7 @@ def _costs(
     largest = max(memory) / 1e9 if memory else None
     found = {MEMORY: Number(largest, paper=printed.get(MEMORY))}
     if KEPT in beside.columns:
-        kept = [run["kept_for_backward_bytes"] for run in runs]
+        kept = [kept for run in runs if (kept := run["kept_for_backward_bytes"]) is not None]
         found[KEPT] = Number(max(kept) / 1e9 if kept else None)
     longest = max(seconds) if seconds else None
     if SECONDS in beside.columns:

@@ -8,7 +8,8 @@ from typing import Any
 
 import yaml
 
-from losia_cli.recipes.recipe import METHOD_SWITCHES
+from losia_cli.recipes.recipe import METHOD_SWITCHES, load
+from losia_cli.recipes.shipped import shipped
 
 # A model's name on the hub, or its folder's, in lower case -> the paper's.
 MODELS = {"gemma-2b": "gemma-2b", "llama-2-7b-hf": "llama2-7b", "llama-2-13b-hf": "llama2-13b"}
@@ -100,12 +101,16 @@ def score(recipe: Mapping[str, Any], column: str) -> float | None:
     """The paper's number for a resolved recipe in a suite's column of Table 1 or 2, in percent.
 
     None where the paper has no such model and method, and where the recipe trains on another set
-    than the models of that column.
+    than the models of that column, or LoSiA with other settings than its recipe for the two.
     """
     row = row_of(recipe)
     trained_on = TRAINING_SETS.get(column.partition(" ")[0])
     if row is None or _plain(str(recipe.get("dataset"))) != trained_on:
         return None
+    if row["method"] == "losia":
+        published = _published_settings(row["model"], trained_on)
+        if any(published.get(key) != given for key, given in _settings(recipe).items()):
+            return None
     return value(1 if column in table(1).columns else 2, column, **row)
 
 
@@ -133,6 +138,23 @@ def rows_of_longest(recipe: Mapping[str, Any]) -> int:
 def _cost(recipe: Mapping[str, Any], column: str) -> float | None:
     row, number = row_of(recipe), _table_of_costs(recipe)
     return value(number, column, **row) if row and number else None
+
+
+def _settings(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """LoSiA's, but for the choice of LoSiA-Pro, whose update is the same."""
+    named = {key: value for key, value in recipe.items() if key.startswith("losia_")}
+    return {key: value for key, value in named.items() if key != "losia_pro"}
+
+
+@cache
+def _published_settings(model: str, dataset: str) -> dict[str, Any]:
+    """LoSiA's settings in the shipped recipe for a model and a training set of the paper."""
+    for name in shipped():
+        values = load(name).values
+        row = row_of(values)
+        if row and row["model"] == model and _plain(str(values["dataset"])) == dataset:
+            return _settings(values)
+    return {}
 
 
 def _table_of_costs(recipe: Mapping[str, Any]) -> int | None:

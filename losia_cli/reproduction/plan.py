@@ -107,14 +107,21 @@ def _expect(what: str, names: Sequence[str], known: set[str], table: str) -> Non
 
 def _narrowed(found: Sequence[Place]) -> list[Place]:
     """Base models are scored on what the trained ones beside them are, and no more."""
-    asked = {place.reading.suite for place in found if place.cell.method != BASE}
-    models = {place.cell.model for place in found if place.cell.method != BASE}
+    trained = [place for place in found if place.cell.method != BASE]
+    asked = {place.reading.suite for place in trained}
     narrowed = []
     for place in found:
         cell = place.cell
         if cell.method == BASE:
-            if place.reading.suite not in asked or cell.model not in models:
+            if place.reading.suite not in asked or not any(_beside(place, t) for t in trained):
                 continue
             cell = replace(cell, suites=tuple(s for s in cell.suites if s in asked))
         narrowed.append(replace(place, cell=cell))
     return list(dict.fromkeys(narrowed))
+
+
+def _beside(base: Place, trained: Place) -> bool:
+    """Whether a base model's number belongs to what a trained model's row is of."""
+    rows = zip(base.row, trained.row, strict=True)
+    same = all(one in ("", BASE, other) for one, other in rows)
+    return same and base.cell.model == trained.cell.model

@@ -32,6 +32,7 @@ _EVALUATION = {
     "--temperature": "eval_temperature",
     "--top-p": "eval_top_p",
 }
+_MEASURED = ("scores", "evaluation", "training", "data")  # keys of a result
 _LOOK = 1.0  # seconds between two looks at a running cell
 
 Watch = Callable[[Cell | None, float], None]
@@ -117,13 +118,22 @@ def _run_cell(cell: Cell, store: Store, lock: int, watch: Watch) -> None:
         if not missing(cell, result):
             store.save(cell, result)
             return
-    store.save(cell, failure(cell, code, _tail(store.log(cell))))
+    earlier = store.result(cell) or {}  # of weights that were dropped: its numbers stay true
+    measured = {key: earlier[key] for key in _MEASURED if key in earlier}
+    store.save(cell, {**failure(cell, code, _tail(store.log(cell))), **measured})
+
+
+def one_gpu(environment: Mapping[str, str]) -> dict[str, str]:
+    """An environment in which a cell sees one GPU: the batches of a table are those of one."""
+    visible = environment.get("CUDA_VISIBLE_DEVICES", "0").partition(",")[0]
+    kept = {key: value for key, value in environment.items() if key != "FORCE_TORCHRUN"}
+    return {**kept, "CUDA_VISIBLE_DEVICES": visible}
 
 
 def _process(cell: Cell, told: list[str], store: Store, lock: int, watch: Watch) -> int:
     """Run a command to its end, all it prints going to the cell's log."""
     arguments = [sys.executable, "-m", "losia_cli", *told]
-    environment = {**os.environ, "COLUMNS": "120", "TQDM_DISABLE": "1"}
+    environment = {**one_gpu(os.environ), "COLUMNS": "120", "TQDM_DISABLE": "1"}
     with store.log(cell).open("a", encoding="utf-8") as log:
         log.write(f"$ losia {shlex.join(told)}\n")
         log.flush()

@@ -356,3 +356,35 @@ def test_acc_norm_is_per_character(random_model):
             norm = [response[0][0] / (len(choice) - 1) for response, choice in pairs]
             right.append(norm.index(max(norm)) == line["target"])
         assert found["suites"][name]["also"]["acc_norm,none"]["score"] == pytest.approx(mean(right))
+
+
+# ------------------------------------------------------------- the harness's own tasks
+
+
+def test_of_several_filters_the_samples_are_the_headlines(trained, data, tmp_path):
+    found = ask(trained[0], ["gsm8k"], data, out=tmp_path / "out")
+    suite = found["suites"]["gsm8k"]
+    lines = results.samples(tmp_path / "out", "gsm8k")
+    assert len(lines) == suite["documents"] == 2
+    assert mean(line["score"] for line in lines) == suite["score"]
+    assert suite["metric"] == "exact_match,strict-match"
+
+
+def test_the_perplexity_of_whole_texts(trained, tmp_path):
+    folder = tmp_path / "data/wikitext_document_level"
+    folder.mkdir(parents=True)
+    for split in ("train", "validation", "test"):
+        rows = [{"page": f"= {word} =\nThe {word} is here ."} for word in ("cat", "dog")]
+        (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = ask(trained[0], ["wikitext"], tmp_path / "data", out=tmp_path / "out")
+    suite = found["suites"]["wikitext"]
+    assert suite["metric"] == "word_perplexity,none"
+    assert suite["score"] > 1
+    lines = results.samples(tmp_path / "out", "wikitext")
+    assert [line["choices"] for line in lines] == [None, None]
+    assert all(line["score"] < 0 for line in lines)  # log-likelihoods
+
+
+def test_a_group_without_a_score_is_refused_with_its_tasks(trained, data):
+    with pytest.raises(UserError, match=r"openllm is a group without a score .* name its tasks"):
+        ask(trained[0], ["openllm"], data)

@@ -205,6 +205,14 @@ def test_a_common_sense_recipe_has_the_column_of_its_own_training_set(dataset):
     assert {name: number for name, number in found.items() if number is not None} == {own: printed}
 
 
+@pytest.mark.parametrize("ablation", recipes.ablations())
+def test_an_ablations_score_is_not_the_methods(ablation):
+    recipe = recipes.load("llama2-7b-metamath", ablation).values
+    assert score(recipe, "GSM8K 5-shot") is None
+    plain = recipes.load("llama2-7b-metamath", "losia-pro", ["losia_rank_factor=0.125"]).values
+    assert score(plain, "GSM8K 5-shot") == 44.7
+
+
 def test_what_is_no_score_of_a_recipe_has_none():
     recipe = llama(dataset="metamathqa", finetuning_type="lora")
     assert [score(recipe, name) for name in ("", "Avg.", "Mem(GB)", "PIQA")] == [None] * 4

@@ -8,6 +8,7 @@ import pytest
 from losia_cli.errors import UserError
 from losia_cli.reproduction import costs, paper
 from losia_cli.reproduction.cell import BASE, Cell
+from losia_cli.reproduction.numbers import collect
 from losia_cli.reproduction.plan import distinct, make, runs_code
 from losia_cli.reproduction.store import Store
 from losia_cli.reproduction.tables import names, places
@@ -162,6 +163,21 @@ def test_a_folder_that_cannot_be_written_is_refused(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match="cannot be written into"):
         Store(tmp_path / "file" / "below", {}).open()
+
+
+@pytest.mark.parametrize("table", [name for name in names() if name != "peft-suite"])
+def test_any_part_of_a_table_can_be_shown(table):
+    whole = make(table)
+    words = {place.cell.method for place in whole.places} - {BASE}
+    parts = [{"methods": [word]} for word in words]
+    parts += [{"datasets": [name]} for name in {p.cell.dataset for p in whole.places} - {""}]
+    for part in parts:
+        plan = make(table, **part)
+        rows = collect(plan, lambda cell: None)
+        assert rows
+        trained = {place.row for place in plan.places if place.cell.method != BASE}
+        alone = {place.row for place in plan.places} - trained
+        assert all(BASE in row for row in alone), "no row of base models' numbers alone"
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 from losia_cli import recipes
 from losia_cli.reproduction.cell import untrained
 from losia_cli.reproduction.live import remaining
-from losia_cli.reproduction.run import commands, to_do
+from losia_cli.reproduction.run import commands, one_gpu, to_do
 from losia_cli.reproduction.store import DONE, Store
 from losia_cli.reproduction.tables import cell
 
@@ -63,6 +63,15 @@ def test_a_base_model_is_asked_as_its_recipe_says(store):
         *("--limit", "10%", "--dtype", "float32", "--temperature", "0.8", "--top-p", "0.9"),
         *("--suite", "mbpp", "--allow-code=sandboxed"),
     ]
+
+
+def test_a_cell_sees_one_gpu():
+    assert one_gpu({"HOME": "/h", "FORCE_TORCHRUN": "1"}) == {
+        "HOME": "/h",
+        "CUDA_VISIBLE_DEVICES": "0",
+    }
+    assert one_gpu({"CUDA_VISIBLE_DEVICES": "3,4"}) == {"CUDA_VISIBLE_DEVICES": "3"}
+    assert one_gpu({"CUDA_VISIBLE_DEVICES": ""}) == {"CUDA_VISIBLE_DEVICES": ""}
 
 
 def test_what_is_left_is_the_papers_hours_in_the_proportion_measured(store):
