@@ -105,6 +105,7 @@ def build(
         manager = (index or _needed_tasks)(suite)
         if suite.domains:
             _leave_out_missing(manager, documents)
+        _refuse_without_a_score(suite.task, manager)
         built = manager.load([suite.task])
         groups = built.get("groups", {})
         found = groups.get(suite.task) or built["tasks"].get(suite.task)
@@ -113,12 +114,19 @@ def build(
                 f"{suite.task} is a tag of several tasks: name the tasks themselves, such as"
                 f" {', '.join(sorted(built['tasks'])[:2])}"
             )
-    if isinstance(found, Group) and not found.aggregate_metric_list:
-        raise UserError(
-            f"{suite.task} is a group without a score of its own: name its tasks, such as"
-            f" {', '.join(sorted(task.task_name for task in found.get_all_tasks())[:2])}"
-        )
     return found
+
+
+def _refuse_without_a_score(name: str, manager: TaskManager) -> None:
+    """Some groups only gather tasks: the harness gives them no score."""
+    entry = manager.task_index.get(name)
+    config = (entry.cfg or {}) if entry is not None and entry.kind.name == "GROUP" else None
+    if config is not None and not config.get("aggregate_metric_list"):
+        tasks = [one if isinstance(one, str) else str(one.get("task")) for one in config["task"]]
+        raise UserError(
+            f"{name} is a group without a score of its own: name its tasks, such as"
+            f" {', '.join(tasks[:2])}"
+        )
 
 
 def leaves(built: Task | Group) -> list[Any]:

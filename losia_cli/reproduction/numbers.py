@@ -203,7 +203,8 @@ def _costs(
     largest = max(memory) / 1e9 if memory else None
     found = {MEMORY: Number(largest, paper=printed.get(MEMORY))}
     if KEPT in beside.columns:
-        kept = [kept for run in runs if (kept := run["kept_for_backward_bytes"]) is not None]
+        fresh = (run["kept_for_backward_bytes"] for run in runs if not run["resumed_from"])
+        kept = [one for one in fresh if one is not None]  # of the first batch
         found[KEPT] = Number(max(kept) / 1e9 if kept else None)
     longest = max(seconds) if seconds else None
     if SECONDS in beside.columns:
