@@ -122,11 +122,10 @@ def _refuse_without_a_score(name: str, manager: TaskManager) -> None:
     entry = manager.task_index.get(name)
     config = (entry.cfg or {}) if entry is not None and entry.kind.name == "GROUP" else None
     if config is not None and not config.get("aggregate_metric_list"):
-        tasks = [one if isinstance(one, str) else str(one.get("task")) for one in config["task"]]
-        raise UserError(
-            f"{name} is a group without a score of its own: name its tasks, such as"
-            f" {', '.join(tasks[:2])}"
-        )
+        tasks = [one if isinstance(one, str) else one.get("task") for one in config["task"]]
+        some = ", ".join([task for task in tasks if task][:2])
+        such = f", such as {some}" if some else ""
+        raise UserError(f"{name} is a group without a score of its own: name its tasks{such}")
 
 
 def leaves(built: Task | Group) -> list[Any]:
