@@ -1,5 +1,6 @@
 """The comparison on a small model as a picture: what was learned against what was kept."""
 
+from math import hypot
 from pathlib import Path
 from statistics import fmean
 
@@ -27,9 +28,9 @@ def draw(numbers: Numbers, path: Path) -> None:
     panels = figure.subplots(1, len(shown), squeeze=False)[0]
     for (dataset, rows), axes in zip(shown.items(), panels, strict=True):
         for number, (method, found) in enumerate(rows.items()):
-            learned = _learned(found)
+            learned, kept = _learned(found), _kept(found)
             axes.errorbar(
-                *(learned.ours, _kept(found)), xerr=learned.error, fmt="o", capsize=3,
+                learned.ours, kept.ours, xerr=learned.error, yerr=kept.error, fmt="o", capsize=3,
                 label=method, color=f"C{number}",
             )  # fmt: skip
         remembered = " and ".join(SUITES[suite].column for suite in REMEMBERED)
@@ -46,7 +47,7 @@ def _measured(numbers: Numbers, dataset: str) -> dict[str, dict[str, Number]]:
     return {
         method: found
         for method, found in rows.items()
-        if _learned(found).ours is not None and _kept(found) is not None
+        if _learned(found).ours is not None and _kept(found).ours is not None
     }
 
 
@@ -59,7 +60,10 @@ def _learned(found: dict[str, Number]) -> Number:
     return next(iter(found.values()))
 
 
-def _kept(found: dict[str, Number]) -> float | None:
-    scores = [found[SUITES[suite].column].ours for suite in REMEMBERED]
-    there = [score for score in scores if score is not None]
-    return fmean(there) if len(there) == len(scores) else None
+def _kept(found: dict[str, Number]) -> Number:
+    """The mean of what should not be forgotten; nothing where a suite is missing."""
+    suites = [found[SUITES[suite].column] for suite in REMEMBERED]
+    scores = [one.ours for one in suites if one.ours is not None]
+    if len(scores) < len(suites):
+        return Number(None)
+    return Number(fmean(scores), hypot(*(one.error or 0 for one in suites)) / len(suites))
