@@ -4,7 +4,6 @@ import os
 from collections.abc import Iterator
 from dataclasses import fields
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Union, get_type_hints
 
 from losia_cli.errors import UserError
@@ -153,9 +152,6 @@ def _no_suites(recipe: "Recipe") -> Iterator[str]:
     except UserError as error:
         yield f"{where}: {error}"
         return
-    data = recipe.values.get("eval_data")
-    if data is not None and not Path(str(data)).is_dir():
-        yield f"{_at(recipe, 'eval_data')}: there is no folder {data}"
     code = [suite.name for suite in chosen if suite.code]
     if code and not recipe.values.get("eval_allow_code"):
         yield (

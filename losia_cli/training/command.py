@@ -72,6 +72,9 @@ def evaluate_after(recipe: Recipe, console: Console) -> None:
 
 def _check(recipe: Recipe, console: Console) -> None:
     recipes.check(recipe)
+    documents = recipe.values.get("eval_suites") and recipe.values.get("eval_data")
+    if documents and not Path(documents).is_dir():
+        raise UserError(f"eval_data: there is no folder {documents}")
     prepare_missing(recipe.values, console)
     faults = dataset_faults(recipe.values)
     if faults:

@@ -95,7 +95,7 @@ def test_broken_json_is_placed(tmp_path: Path) -> None:
     good = json.dumps(ALPACA)
     write(tmp_path, f"{good}\n\n{good[:-3]}\n{good}\n{good[:-3]}\n")
     one_fault(tmp_path, "the row on line 3 is not valid JSON", "line 3, column", "one of 2 broken")
-    write(tmp_path, f"[\n{good},\n{good},\n]")
+    write(tmp_path, f"[\n{good},\n{good}\n{good}]")
     one_fault(tmp_path, "rows.json, line 4, column 1 is not valid JSON")
     write(tmp_path, f"{good}\n[1, 2]\n")
     one_fault(tmp_path, "rows.json, row 2 is [1, 2]; a row must be an object")
