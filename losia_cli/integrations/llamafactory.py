@@ -96,8 +96,9 @@ def parse(arguments: dict[str, Any], losia: bool) -> tuple[Any, ...]:
 
 
 def templates() -> list[str]:
-    """The prompts that a recipe can name: LLaMA-Factory's and ours."""
-    return list(_module("llamafactory.data.template").TEMPLATES)
+    """The prompts that a recipe can name: LLaMA-Factory's and ours; loads no more than it must."""
+    _register_templates()
+    return list(importlib.import_module("llamafactory.data.template").TEMPLATES)
 
 
 def _module(name: str) -> Any:

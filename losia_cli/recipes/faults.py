@@ -184,7 +184,11 @@ def _no_template(recipe: "Recipe") -> Iterator[str]:
     from losia_cli.integrations.llamafactory import templates
 
     name = recipe.values.get("template")
-    if isinstance(name, str) and name not in (known := templates()):
+    try:
+        known = templates()
+    except ImportError:  # which `_unusable` tells
+        return
+    if isinstance(name, str) and name not in known:
         advice = did_you_mean(name, known) or "; leave the key out for the model's own"
         yield f"{_at(recipe, 'template')}: there is no template {name}{advice}"
 
