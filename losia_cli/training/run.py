@@ -122,7 +122,8 @@ def settle_output(recipe: Recipe, warn: Callable[[str], None]) -> Path | None:
         return folder
     if output.exists() and not output.is_dir():
         raise UserError(f"output_dir: {output} is a file; name a folder")
-    if not output.exists() or not any(output.iterdir()):
+    trains = recipe.values.get("do_train")  # what only evaluates leaves all that is there
+    if not trains or not output.exists() or not any(output.iterdir()):
         return None
     if not recipe.values.get("overwrite_output_dir"):
         raise UserError(

@@ -308,6 +308,18 @@ def test_evaluating_alone_trains_nothing_and_ends_well(train, tmp_path, losia):
     assert json.loads((tmp_path / "out/eval_results.json").read_text())["eval_loss"] > 0
 
 
+def test_evaluating_alone_removes_nothing(recipe, tmp_path):
+    from losia_cli import recipes
+    from losia_cli.training.run import settle_output
+
+    kept = tmp_path / "out/checkpoint-1/model.safetensors"
+    kept.parent.mkdir(parents=True)
+    kept.touch()
+    path = recipe(do_train=False, do_eval=True, overwrite_output_dir=True)
+    assert settle_output(recipes.load(path), print) is None
+    assert kept.exists()
+
+
 @pytest.mark.parametrize(
     "changes",
     [
