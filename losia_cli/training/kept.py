@@ -74,15 +74,17 @@ class KeptForBackward(TrainerCallback):
         def enter(*_: Any) -> None:
             saved.__enter__()
 
-        def leave(*_: Any) -> None:
+        def leave(_: nn.Module, __: Any, output: Any) -> None:
             saved.__exit__()
+            if output is None:  # it failed, and may be tried again with fewer rows
+                return
             self.nbytes = saved.nbytes((*model.parameters(), *model.buffers()))
             for hook in self._hooks:
                 hook.remove()
 
         self._hooks = [
             model.register_forward_pre_hook(enter),
-            model.register_forward_hook(leave),
+            model.register_forward_hook(leave, always_call=True),
         ]
 
 

@@ -1,5 +1,6 @@
 """What is kept for backward, against arithmetic on layers small enough for it."""
 
+import pytest
 import torch
 from torch import nn
 from transformers import Trainer, TrainerControl, TrainerState, TrainingArguments
@@ -69,6 +70,20 @@ def test_a_training_counts_its_first_forward_pass_and_is_not_changed_by_it(tmp_p
     plain = trained(tmp_path, gradient_accumulation_steps=2)
     for one, other in zip(watched.parameters(), plain.parameters(), strict=True):
         assert torch.equal(one, other)
+
+
+def test_a_pass_that_fails_leaves_nothing_watched_and_the_next_counts(tmp_path):
+    count, model = KeptForBackward(), Model()
+    arguments = TrainingArguments(tmp_path, use_cpu=True)
+    count.on_step_begin(arguments, TrainerState(), TrainerControl(), model=model)
+    with pytest.raises(RuntimeError):
+        model(torch.randn(ROWS, WIDTH + 1))
+    assert count.nbytes is None
+    assert torch._C._autograd._top_saved_tensors_default_hooks(True) is None
+    y = model(torch.randn(ROWS, WIDTH))
+    assert count.nbytes == 3 * ONE
+    assert not model._forward_hooks
+    y["loss"].backward()
 
 
 def test_under_checkpointing_there_is_no_such_count(tmp_path):
