@@ -16,6 +16,7 @@ from losia_cli.evaluation.batches import Limit
 from losia_cli.evaluation.checkpoint import Checkpoint
 from losia_cli.evaluation.documents import Documents
 from losia_cli.evaluation.judge import judge
+from losia_cli.evaluation.limit import parse
 from losia_cli.evaluation.sandbox import Program, Sandbox, find_sandbox, unsandboxed
 from losia_cli.evaluation.suites import Suite
 
@@ -153,9 +154,8 @@ def _limit(given: str | int | None, asked: Sequence[Asked]) -> float | None:
     if given is None:
         return None
     text = str(given)
-    percent = text.endswith("%")
     try:
-        number = float(text.removesuffix("%")) / 100 if percent else int(text)
+        number, percent = parse(text)
     except ValueError:
         raise UserError(f"--limit: {text!r} is neither a number nor a percentage") from None
     if not number > 0:

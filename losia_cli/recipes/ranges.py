@@ -3,6 +3,8 @@
 import math
 from typing import Any
 
+from losia_cli.evaluation.limit import parse
+
 _AT_LEAST_1 = (
     "per_device_train_batch_size",
     "per_device_eval_batch_size",
@@ -43,7 +45,7 @@ def out_of_range(key: str, value: Any) -> str | None:
     """What a recipe's `value`, of the right type, must be; None where a run can work with it."""
     if key.startswith("losia_"):
         return _refused_by_the_method(key.removeprefix("losia_"), value)
-    if key == "eval_limit" and isinstance(value, str) and not _is_share(value):
+    if key == "eval_limit" and isinstance(value, str) and not _is_limit(value):
         return f'must be a whole number or a share such as "10%", not {value!r}'
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
@@ -55,14 +57,12 @@ def out_of_range(key: str, value: Any) -> str | None:
     return None if lowest <= value <= highest else f"must be {said}, not {value}"
 
 
-def _is_share(text: str) -> bool:
-    number = text.removesuffix("%")
-    if number == text:
-        return text.isdecimal() and int(text) > 0
+def _is_limit(text: str) -> bool:
     try:
-        return 0 < float(number) <= 100
+        number, percent = parse(text)
     except ValueError:
         return False
+    return number > 0 and (number <= 1 or not percent)
 
 
 def _refused_by_the_method(name: str, value: Any) -> str | None:
