@@ -146,6 +146,14 @@ def test_any_override_is_read_as_llamafactory_reads_it(tmp_path_factory, key, te
     assert recipes.load(path, None, arguments).values == theirs
 
 
+def test_the_home_folder_is_spelled_out(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    told = ["output_dir=~/runs/x", "model_name_or_path=~/model"]
+    values = recipes.load("quickstart", overrides=told).values
+    assert values["output_dir"] == str(tmp_path / "runs/x")
+    assert values["model_name_or_path"] == str(tmp_path / "model")
+
+
 def test_data_is_found_beside_the_recipe_and_before_that_from_here(tmp_path, monkeypatch):
     here, there = tmp_path / "here", tmp_path / "there"
     for folder in (here, there):
@@ -359,6 +367,8 @@ def test_lists_are_allowed_where_llamafactory_reads_them_as_names_between_commas
         ("stage", "ppo"),
         ("optim", "galore_adamw"),
         ("optim", "lomo"),
+        ("optim", "schedule_free_adamw"),
+        ("auto_find_batch_size", True),
     ],
 )
 def test_what_losia_cannot_work_with_is_refused_and_left_alone_elsewhere(key, value):

@@ -27,6 +27,7 @@ from losia_cli.method import LoSiAConfig, LoSiAController, attach, use_chunked_l
 
 VERSION = "0.9.5"
 LOSIA = "losia"
+PISSA_FIRST = "pissa_init"  # in an output folder: the adapter before the first step
 _TRAINERS = {
     "pt": "CustomTrainer",
     "sft": "CustomSeq2SeqTrainer",
@@ -46,6 +47,7 @@ _SEAMS = {
     ),
     "llamafactory.data.formatter": ("EmptyFormatter", "StringFormatter"),
     "llamafactory.train.tuner": ("run_exp",),
+    "llamafactory.train.callbacks": ("PissaConvertCallback",),
     "llamafactory.chat.chat_model": ("run_chat",),
     **{f"llamafactory.train.{stage}.trainer": (name,) for stage, name in _TRAINERS.items()},
 }
@@ -216,6 +218,10 @@ def _init_adapter(plan: Plan, original: Callable[..., nn.Module]) -> Callable[..
         if finetuning_args.stage == "rm":  # its loss never reaches the output layer
             settings = dataclasses.replace(settings, output_factor=0)
         plan.controller = attach(model, settings)
+        if not finetuning_args.pure_bf16:  # norms and embeddings: small steps would round away
+            for parameter in model.parameters():
+                if parameter.requires_grad:
+                    parameter.data = parameter.data.float()
         wants_logits = any(getattr(finetuning_args, name) for name in _LOGITS_LOSSES)
         if finetuning_args.stage in ("pt", "sft") and not wants_logits:
             use_chunked_loss(model, in_evaluation=not finetuning_args.compute_accuracy)
@@ -291,6 +297,17 @@ def losia_optimizer(trainer: Trainer, controller: LoSiAController) -> Optimizer:
     optimizer = kind(groups, **settings)
     controller.drive(optimizer)
     return optimizer
+
+
+def keep_first_pissa(trainer: Trainer) -> None:
+    """Leave alone the adapter that PiSSA began with, for which a resumed one would be saved.
+
+    The conversion takes off what is there: of a checkpoint's adapter, all learned before it.
+    """
+    kind = _module("llamafactory.train.callbacks").PissaConvertCallback
+    for callback in trainer.callback_handler.callbacks:
+        if isinstance(callback, kind):
+            callback.on_train_begin = lambda *_, **__: None
 
 
 def tokenize(arguments: dict[str, Any]) -> tuple[Any, Any]:

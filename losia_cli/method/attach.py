@@ -67,16 +67,17 @@ def find_targets(model: PreTrainedModel, config: LoSiAConfig) -> list[Target]:
 def decoder_layers(model: nn.Module) -> tuple[str, nn.ModuleList]:
     """The name and the list of the decoder layers: the longest list of modules with linears.
 
+    A list within another (experts of a layer) is none.
+
     Raises:
         LoSiAError: the model has no such list.
     """
-    lists = [
-        (name, module)
-        for name, module in model.named_modules()
-        if isinstance(module, nn.ModuleList)
-        and len(module) > 0
-        and any(isinstance(part, nn.Linear) for part in module[0].modules())
-    ]
+    lists: list[tuple[str, nn.ModuleList]] = []
+    for name, module in model.named_modules():  # an outer one comes before those within
+        within = any(name.startswith(f"{outer}.") for outer, _ in lists)
+        if isinstance(module, nn.ModuleList) and len(module) > 0 and not within:
+            first = module[0].modules()
+            lists += [(name, module)] if any(isinstance(part, nn.Linear) for part in first) else []
     if not lists:
         raise LoSiAError(
             f"{type(model).__name__} has no decoder layers made of torch.nn.Linear, which LoSiA "
@@ -119,11 +120,13 @@ def _refuse_what_cannot_work(model: PreTrainedModel) -> None:
             f"{name} is quantized, but LoSiA updates the weights themselves: load it unquantized"
         )
     _, layers = decoder_layers(model)
-    for part, parameter in layers.named_parameters():
-        if parameter.dim() == 3:
+    for part, module in layers.named_modules():
+        own = module.named_parameters(recurse=False)
+        fused = [each for each, parameter in own if parameter.dim() == 3]
+        if fused and not isinstance(module, nn.Conv1d):
             raise LoSiAError(
-                f"{name} keeps its experts in one 3-D weight ({part}), not in torch.nn.Linear: "
-                "mixture-of-experts models of this form are not supported"
+                f"{name} keeps its experts in one 3-D weight ({part}.{fused[0]}), not in "
+                "torch.nn.Linear: mixture-of-experts models of this form are not supported"
             )
 
 

@@ -87,7 +87,7 @@ def _chunked_forward(model: PreTrainedModel, inputs: dict[str, Any]) -> CausalLM
     count = labelled.sum().clamp(min=1) if items is None else items
     return CausalLMOutputWithPast(
         loss=total / count,
-        past_key_values=decoded.past_key_values,
+        past_key_values=getattr(decoded, "past_key_values", None),
         hidden_states=decoded.hidden_states,
         attentions=decoded.attentions,
     )

@@ -199,7 +199,10 @@ class LoSiAController:
 
     def _before_step(self, optimizer: Optimizer, *_: Any) -> None:
         timeline = self._timeline()
-        self._advance_scores(self.loss_scale())
+        if _skipped(optimizer):
+            self._drop_gradients()
+        else:
+            self._advance_scores(self.loss_scale())
         self._own_rates = [group["lr"] for group in optimizer.param_groups]
         for group in optimizer.param_groups:
             if group[GROUP_KEY] is not None:
@@ -217,7 +220,7 @@ class LoSiAController:
 
     def skip_step(self) -> None:
         """Let the timeline go on over a step that a loss scaler kept from the optimizer."""
-        self._advance_scores(self.loss_scale())
+        self._drop_gradients()
         self._advance()
 
     def _advance(self) -> None:
@@ -227,6 +230,11 @@ class LoSiAController:
             self._reselect(number, self.step)
         self.step += 1
         self._set_scores(self.step)
+
+    def _drop_gradients(self) -> None:
+        for layer in self.layers.values():
+            if layer.score is not None:
+                layer.score.gradient.zero_()
 
     def _advance_scores(self, loss_scale: float) -> None:
         for layer in self.layers.values():
@@ -285,6 +293,8 @@ class LoSiAController:
             device = layer.weight.device
             return Subnet(*(i if i is None else i.to(device) for i in (drawn.rows, drawn.columns)))
         scores = layer.score.value()
+        if not scores.any():  # every step of the slot was skipped
+            return layer.selected
         if columns is None:
             return localization.best_rows(scores, rows)
         return localization.greedy(scores, rows, columns)
@@ -295,7 +305,7 @@ class LoSiAController:
         state = self._optimizer.state.get(layer.subnet)
         if not state:
             return
-        moments = [name for name, value in state.items() if _is_moment(value, layer.subnet)]
+        moments = [name for name, value in state.items() if _is_moment(value)]
         quantized = any(isinstance(v, Tensor) and v.dtype == torch.uint8 for v in state.values())
         if self.config.reset == "fresh" or quantized:
             del self._optimizer.state[layer.subnet]
@@ -303,7 +313,7 @@ class LoSiAController:
         for name in moments:
             before = state[name]
             state[name] = torch.zeros_like(before)
-            if self.config.reset == "keep":
+            if self.config.reset == "keep" and before.shape == layer.subnet.shape:
                 carry_over_(state[name], new, before, old)
 
     # ------------------------------------------------------------------ the first subnet
@@ -404,8 +414,9 @@ def free_memory(device: torch.device) -> int:
     return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
-def _is_moment(value: Any, parameter: Tensor) -> bool:
-    return isinstance(value, Tensor) and value.shape == parameter.shape and value.dim() > 0
+def _is_moment(value: Any) -> bool:
+    """Of the subnet's shape or, Adafactor's, of one of its sides; a count of steps is none."""
+    return isinstance(value, Tensor) and value.dim() > 0
 
 
 def _skipped(optimizer: Optimizer) -> bool:

@@ -35,11 +35,7 @@ class MovementCheck:
             return
         still = [n for n, old in self._masters.items() if torch.equal(self._layers[n].subnet, old)]
         if still:
-            raise LoSiAError(
-                f"the first optimizer step did not move {len(still)} of {len(self._masters)} "
-                f"subnets, {still[0]} first: no gradient reaches them (are all labels masked, or "
-                "do reentrant checkpoints lack model.enable_input_require_grads()?)"
-            )
+            raise LoSiAError(_did_not_move(still, len(self._masters)))
         versions = self._frozen_versions()
         changed = [name for name, version in self._versions.items() if versions[name] != version]
         if changed:
@@ -52,3 +48,16 @@ class MovementCheck:
 
     def _frozen_versions(self) -> dict[str, int]:
         return {n: p._version for n, p in self._model.named_parameters() if not p.requires_grad}
+
+
+def _did_not_move(still: list[str], count: int) -> str:
+    what = f"the first optimizer step did not move {len(still)} of {count} subnets"
+    if len(still) == count:
+        return (
+            f"{what}: no gradient reaches them (are all labels masked, or do reentrant checkpoints "
+            "lack model.enable_input_require_grads()?)"
+        )
+    return (
+        f"{what}: the model never calls these linears, or reads their weights itself; leave their "
+        f"names out of target ({', '.join(still)})"
+    )

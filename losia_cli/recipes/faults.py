@@ -29,6 +29,10 @@ _REFUSED = {
     "fsdp": f"{_OWN_STORAGE}; several GPUs train by DDP",
     "use_hyper_parallel": _OWN_STORAGE,
     "use_mca": _OWN_STORAGE,
+    "use_liger_kernel": (
+        "its fused loss reads the output layer's weight past LoSiA; enable_liger_kernel does not"
+    ),
+    "auto_find_batch_size": "it starts a training over, and LoSiA's timeline would go on",
     "use_unsloth": "it replaces the backward passes that LoSiA changes",
     "use_kt": _OWN_LINEARS,
     "fp8": _OWN_LINEARS,
@@ -48,7 +52,7 @@ _REFUSED = {
     "pissa_init": _LORA_ONLY,
     "loraplus_lr_ratio": _LORA_ONLY,
 }
-_REFUSED_OPTIMIZERS = ("adalomo", "apollo", "galore", "lomo")
+_REFUSED_OPTIMIZERS = ("adalomo", "apollo", "galore", "lomo", "schedule_free")
 _REFUSED_ENVIRONMENT = {
     "USE_MCA": "Megatron shards the weights itself",
     "USE_KT": "KTransformers replaces the linear layers",

@@ -20,6 +20,7 @@ _PACKAGES = {
     "use_swanlab": ["swanlab"],
     "use_unsloth": ["unsloth"],
     "enable_liger_kernel": ["liger-kernel"],
+    "use_liger_kernel": ["liger-kernel"],
     "deepspeed": ["deepspeed"],
     "predict_with_generate": ["jieba", "nltk", "rouge-chinese"],
 }

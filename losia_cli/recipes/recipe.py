@@ -31,6 +31,16 @@ METHOD_SWITCHES = (
     "use_llama_pro",
 )
 
+# Keys that may name a folder, whose "~" libraries read in different ways.
+PATHS = (
+    "model_name_or_path",
+    "adapter_name_or_path",
+    "output_dir",
+    "dataset_dir",
+    "resume_from_checkpoint",
+    "eval_data",
+)
+
 # What is evaluated after training, and how: `losia eval` reads them from the run's record.
 EVALUATION_KEYS: dict[str, Any] = {
     "eval_suites": list[str],
@@ -81,9 +91,9 @@ def load(
 ) -> Recipe:
     """Read a recipe and its bases, lay a method or an ablation over them, then `key=value`.
 
-    Values are read as LLaMA-Factory reads them (OmegaConf: `1e-4` is a number, `no` is false). A
-    `dataset_dir` that is not found from here but beside the recipe, or beside one that it builds
-    on, becomes that absolute path.
+    Values are read as LLaMA-Factory reads them (OmegaConf: `1e-4` is a number, `no` is false). `~/`
+    of a path is spelled out, and a `dataset_dir` that is not found from here but beside the recipe,
+    or beside one that it builds on, becomes that absolute path.
 
     Raises:
         UserError: a file that is missing or no recipe, an unknown method, a malformed override.
@@ -102,6 +112,9 @@ def load(
     values = OmegaConf.to_container(whole)
     # LLaMA-Factory leaves "${...}" in a recipe as it is; only our overlays refer to other keys.
     values |= {key: whole[key] for key in over if OmegaConf.is_interpolation(whole, key)}
+    for key in PATHS:
+        if str(values.get(key)).startswith("~/"):
+            values[key] = str(Path(values[key]).expanduser())
     _find_data(values, given)
 
     come_from = {key: source for key, source in sources(given).items() if key in kept}

@@ -30,6 +30,36 @@ FREE_KEYS = frozenset(
 ) | frozenset(EVALUATION_KEYS)
 
 
+def never_resumed(values: Mapping[str, Any]) -> str | None:
+    """Why a run with these values cannot be gone on with; None if it can."""
+    if values.get("stage") == "rm":
+        return "LLaMA-Factory would go on from the base model of a stage rm without a word"
+    for method in ("galore", "apollo"):
+        if values.get(f"use_{method}") and values.get(f"{method}_layerwise"):
+            return f"no checkpoint holds the moments and rates of {method}_layerwise"
+    return None
+
+
+def asked(values: Mapping[str, Any], warn: Callable[[str], None]) -> Path | None:
+    """The checkpoint that `resume_from_checkpoint` names, or the newest where it is true.
+
+    Raises:
+        UserError: there is none, or it is damaged.
+    """
+    wanted = values.get("resume_from_checkpoint")
+    if not wanted:
+        return None
+    if wanted is True or str(wanted).lower() == "true":
+        return newest(Path(values["output_dir"]), warn)
+    folder = Path(str(wanted))
+    if not folder.is_dir():
+        raise UserError(f"resume_from_checkpoint: there is no folder {folder}")
+    fault = damage(folder)
+    if fault is not None:
+        raise UserError(f"cannot resume from {folder}: {fault}; name another checkpoint")
+    return folder
+
+
 def newest(output: Path, warn: Callable[[str], None]) -> Path:
     """The newest whole checkpoint in a run's folder; `warn` is told of each that is not.
 

@@ -12,7 +12,7 @@ from losia_cli.data.prepare import prepare_missing
 from losia_cli.errors import UserError
 from losia_cli.processes import EXIT_INTERRUPTED
 from losia_cli.recipes import Recipe
-from losia_cli.training import launch
+from losia_cli.training import checkpoints, launch
 from losia_cli.training.guards import Interrupted
 from losia_cli.training.model import check_model
 from losia_cli.training.run import settings_of, settle_output, train
@@ -31,30 +31,28 @@ def run(recipe: Recipe, arguments: list[str], console: Console) -> int:
     Raises:
         UserError: the recipe, its data, model or folder cannot work.
     """
-    if "LOCAL_RANK" in os.environ:  # a worker: the process that launched it has checked
-        checkpoint = recipe.values.get("resume_from_checkpoint")
-        resume = Path(checkpoint) if checkpoint else None
-    else:
+    if launch.first_process():
         _check(recipe, console)
         resume = settle_output(
-            recipe, lambda what: console.print(f"warning: {what}", style="yellow")
+            recipe, lambda what: console.print(f"warning: {what}", style="yellow", markup=False)
         )
         if launch.wants_torchrun():
             settled = [f"resume_from_checkpoint={resume}"] if resume else []
             return launch.torchrun([*arguments, *settled])
+    else:  # a worker: the first one, or the process that launched it, has checked
+        resume = checkpoints.asked(recipe.values, lambda _: None)
     try:
         train(recipe, resume, console)
     except Interrupted as stopped:
-        values = recipe.values
-        cannot = values.get("stage") == "rm" or values.get("save_only_model")
-        console.print(
-            f"stopped at step {stopped.step}, whose checkpoint was saved; "
-            + (
-                "stage rm and save_only_model cannot be gone on with: start anew"
-                if cannot
-                else "go on with the same command and resume_from_checkpoint=true"
-            )
+        why = checkpoints.never_resumed(recipe.values)
+        if recipe.values.get("save_only_model"):
+            why = "with save_only_model it holds no optimizer"
+        advice = (
+            "go on with the same command and resume_from_checkpoint=true"
+            if why is None
+            else f"it cannot be gone on with, since {why}: start anew"
         )
+        console.print(f"stopped at step {stopped.step}, whose checkpoint was saved; {advice}")
         return EXIT_INTERRUPTED
     return 0
 
@@ -65,7 +63,8 @@ def evaluate_after(recipe: Recipe, console: Console) -> None:
     if not wanted or "LOCAL_RANK" in os.environ:
         return
     output = recipe.values["output_dir"]
-    console.print(f"evaluating; should it fail, the model is saved: losia eval {output}")
+    saved = f"evaluating; should it fail, the model is saved: losia eval {output}"
+    console.print(saved, markup=False)
     sys.stdout.flush()
     os.execv(sys.executable, [sys.executable, "-m", "losia_cli", "eval", output])
 

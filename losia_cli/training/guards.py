@@ -22,17 +22,20 @@ class FiniteGradients(TrainerCallback):
         model: nn.Module,
         **_: Any,
     ) -> None:
-        """Raise a `UserError` naming the step and the first parameter concerned."""
+        """Raise a `UserError` naming the step and, unless it is all, the first parameter."""
         named = [(n, p.grad) for n, p in model.named_parameters() if p.grad is not None]
         if args.fp16 or not named:  # a loss scaler skips such a step; a per-layer optimizer is done
             return
         norms = torch.stack(torch._foreach_norm([gradient for _, gradient in named]))
         if not torch.isfinite(norms).all():
-            worst = named[int((~torch.isfinite(norms)).nonzero()[0])][0]
+            broken = (~torch.isfinite(norms)).nonzero()
+            # clipping, which came before, spreads one over all
+            where = "" if len(broken) == len(named) > 1 else f" of {named[int(broken[0])][0]}"
+            clip = "" if args.max_grad_norm else "set max_grad_norm, "
             raise UserError(
-                f"the gradient of {worst} is not finite at step {state.global_step + 1}: stopped "
+                f"the gradient{where} is not finite at step {state.global_step + 1}: stopped "
                 "before the weights were touched; the last checkpoint is good (lower "
-                "learning_rate, set max_grad_norm, or look for a broken sample)"
+                f"learning_rate, {clip}or look for a broken sample)"
             )
 
 

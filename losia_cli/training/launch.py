@@ -9,6 +9,16 @@ import torch
 
 from losia_cli.processes import EXIT_INTERRUPTED, Stopped, StopTogether
 
+_WORKER = "LOSIA_WORKER"  # in the environment of those that `torchrun` starts
+
+
+def first_process() -> bool:
+    """Whether this process checks and settles what all of a run share.
+
+    It is the only one, or the first of another launcher's; our own workers come after that.
+    """
+    return _WORKER not in os.environ and os.environ.get("RANK", "0") == "0"
+
 
 def wants_torchrun() -> bool:
     """Whether this process should start one worker per GPU: as LLaMA-Factory decides it."""
@@ -40,7 +50,11 @@ def torchrun(arguments: list[str]) -> int:
         command += ["--nnodes", nodes, "--node-rank", environment.get("NODE_RANK", "0")]
         command += ["--master-addr", address, "--master-port", port]
     # A session of its own: Ctrl-C reaches the workers once, and they are waited for as they save.
-    process = subprocess.Popen([*command, "-m", "losia_cli", *arguments], start_new_session=True)
+    process = subprocess.Popen(
+        [*command, "-m", "losia_cli", *arguments],
+        env={**environment, _WORKER: "1"},
+        start_new_session=True,
+    )
     try:
         with StopTogether(process):
             return process.wait()

@@ -17,6 +17,11 @@ def check_model(values: dict[str, Any], config: LoSiAConfig | None) -> None:
     settings = _configuration(name, values)
     if config is None:
         return
+    if getattr(settings, "quantization_config", None):
+        raise UserError(
+            f"{name} is a quantized checkpoint, which cannot take the updates that LoSiA writes"
+            " into it: name the model it was made from"
+        )
     try:
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(
@@ -32,7 +37,7 @@ def check_model(values: dict[str, Any], config: LoSiAConfig | None) -> None:
 
 
 def _configuration(name: str, values: dict[str, Any]) -> Any:
-    folder = Path(name).expanduser()
+    folder = Path(name)
     looks_local = name.startswith((".", "/", "~")) or name.count("/") > 1
     if not folder.is_dir() and looks_local:
         raise UserError(f"model_name_or_path: there is no folder {name}")

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 
 from losia_cli import __version__
 from losia_cli.errors import UserError
@@ -54,7 +54,7 @@ def write_record(output: Path, record: dict[str, Any]) -> None:
 
 
 @torch.no_grad()
-def verify_saved(model: PreTrainedModel, output: Path, trust_remote_code: bool = False) -> None:
+def verify_saved(model: PreTrainedModel, output: Path) -> None:
     """Reload what was saved and compare its logits with the trained model's, bit for bit.
 
     A model of several dtypes, whose forward pass needs autocast, has its weights compared.
@@ -62,10 +62,9 @@ def verify_saved(model: PreTrainedModel, output: Path, trust_remote_code: bool =
     Raises:
         UserError: it does not load, a weight is missing, or logits or weights differ.
     """
-    saved, loading = AutoModelForCausalLM.from_pretrained(
+    saved, loading = type(model).from_pretrained(
         output,
         dtype="auto",
-        trust_remote_code=trust_remote_code,
         attn_implementation=model.config._attn_implementation,
         output_loading_info=True,
     )

@@ -4,7 +4,7 @@ import errno
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -27,6 +27,16 @@ from losia_cli.training.fingerprint import fingerprint
 from losia_cli.training.guards import FiniteGradients, StopOnInterrupt
 from losia_cli.training.kept import KeptForBackward
 from losia_cli.training.progress import RunProgress, peak_memory
+
+# Keys that name models and adapters.
+_MODELS = (
+    "model_name_or_path",
+    "adapter_name_or_path",
+    "ref_model",
+    "ref_model_adapters",
+    "reward_model",
+    "reward_model_adapters",
+)
 
 
 def train(recipe: Recipe, resume: Path | None, console: Console) -> None:
@@ -104,22 +114,9 @@ def settle_output(recipe: Recipe, warn: Callable[[str], None]) -> Path | None:
         UserError: the folder holds another run, or the checkpoint is missing or damaged.
     """
     output = Path(recipe.values["output_dir"])
-    wanted = recipe.values.get("resume_from_checkpoint")
-    if wanted:
-        if recipe.values.get("stage") == "rm":
-            raise UserError(
-                "resume_from_checkpoint: stage rm cannot be resumed, since LLaMA-Factory would go "
-                "on from the base model without a word; start it anew"
-            )
-        if wanted is True or str(wanted).lower() == "true":
-            return checkpoints.newest(output, warn)
-        folder = Path(str(wanted))
-        if not folder.is_dir():
-            raise UserError(f"resume_from_checkpoint: there is no folder {folder}")
-        fault = checkpoints.damage(folder)
-        if fault is not None:
-            raise UserError(f"cannot resume from {folder}: {fault}; name another checkpoint")
-        return folder
+    if recipe.values.get("resume_from_checkpoint"):
+        _expect_resumable(recipe.values, output)
+        return checkpoints.asked(recipe.values, warn)
     if output.exists() and not output.is_dir():
         raise UserError(f"output_dir: {output} is a file; name a folder")
     trains = recipe.values.get("do_train")  # what only evaluates leaves all that is there
@@ -131,27 +128,48 @@ def settle_output(recipe: Recipe, warn: Callable[[str], None]) -> Path | None:
             "resume_from_checkpoint=true, replace it by overwrite_output_dir=true, or choose "
             "another output_dir"
         )
-    _clear(output, keep_adapter=_begins_from(output, recipe))
+    _clear(output, _models(recipe.values))
     return None
 
 
-def _clear(output: Path, keep_adapter: bool) -> None:
-    """Remove what an earlier run left that the new one would not write over."""
+def _expect_resumable(values: Mapping[str, Any], output: Path) -> None:
+    why = checkpoints.never_resumed(values)
+    if why is not None:
+        raise UserError(f"resume_from_checkpoint: {why}; start anew")
+    if values.get("pissa_convert") and not (output / llamafactory.PISSA_FIRST).is_dir():
+        raise UserError(
+            f"resume_from_checkpoint: {output} does not hold {llamafactory.PISSA_FIRST}, the"
+            " adapter that PiSSA began with, which its conversion takes off: start anew"
+        )
+
+
+def _clear(output: Path, needed: Collection[Path]) -> None:
+    """Remove what an earlier run left that the new one, which needs some models, would not replace.
+
+    Raises:
+        UserError: one of those models would go.
+    """
     # an adapter's model card makes the Trainer take the next model for an adapter
-    of_adapters = () if keep_adapter else ("adapter_*", "pissa_*", "README.md")
-    for pattern in (f"{checkpoints.PREFIX}*", "eval", "eval-base", record.RECORD, *of_adapters):
-        for old in output.glob(pattern):
-            if old.is_dir():
-                shutil.rmtree(old)
-            else:
-                old.unlink()
+    of_adapters = () if output.resolve() in needed else ("adapter_*", "pissa_*", "README.md")
+    patterns = (f"{checkpoints.PREFIX}*", "eval", "eval-base", record.RECORD, *of_adapters)
+    left = [path for pattern in patterns for path in output.glob(pattern)]
+    for model in needed:
+        if any(model.is_relative_to(path.resolve()) for path in left):
+            raise UserError(
+                f"overwrite_output_dir would remove {model}, which the run needs: choose another"
+                " output_dir"
+            )
+    for path in left:
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
-def _begins_from(output: Path, recipe: Recipe) -> bool:
-    """Whether the run starts from the very model or adapter in its output folder."""
-    given = (recipe.values.get(key) for key in ("model_name_or_path", "adapter_name_or_path"))
-    named = [name for names in given if names for name in str(names).split(",")]
-    return any(Path(name).resolve() == output.resolve() for name in named)
+def _models(values: Mapping[str, Any]) -> list[Path]:
+    """Where the models and adapters that a run starts from, or compares with, would be."""
+    given = (str(values[key]) for key in _MODELS if values.get(key))
+    return [Path(name).resolve() for names in given for name in names.split(",")]
 
 
 @dataclass
@@ -173,7 +191,8 @@ class _Run:
         if self.resume is not None:
             arguments["resume_from_checkpoint"] = str(self.resume)
         # Settled by `settle_output`; where it says yes, LLaMA-Factory removes the run's log.
-        arguments["overwrite_output_dir"] = self.resume is None
+        trains = bool(self.recipe.values.get("do_train"))
+        arguments["overwrite_output_dir"] = trains and self.resume is None
         arguments.setdefault("include_num_input_tokens_seen", "non_padding")
         config = settings_of(self.recipe)
         if config is not None:
@@ -191,6 +210,7 @@ class _Run:
         plan["(number of processes)"] = trainer.args.world_size
         if self.resume is not None:
             checkpoints.refuse_other_plan(self.resume, plan)
+            llamafactory.keep_first_pissa(trainer)
         if trainer.is_world_process_zero():
             self._show(trainer, controller)
         for callback in (PrinterCallback, ProgressCallback):
@@ -233,6 +253,8 @@ class _Run:
         share = 100 * trainable / total
         show(f"trainable parameters: {trainable:,} of {total:,} ({share:.2f} %)")
         if controller is not None:
+            if values.get("resize_vocab") and not values.get("losia_train_embeddings"):
+                show("warning: only losia_train_embeddings trains added tokens", style="yellow")
             show(f"groups: {len(controller.groups)}, {len(controller.layers)} linears")
         if self.resume is not None:
             show(f"resuming from {self.resume}")
@@ -249,7 +271,7 @@ class _Run:
         reloads = whole and values.get("stage", "sft") != "rm"
         if reloads:
             model = trainer.accelerator.unwrap_model(trainer.model)
-            record.verify_saved(model, self.output, values.get("trust_remote_code", False))
+            record.verify_saved(model, self.output)
         trainable, total = _parameters(trainer)
         record.write_record(
             self.output,
@@ -353,7 +375,8 @@ def _save_safely(trainer: Trainer, output: Path, plan: dict[str, Any]) -> None:
         finally:
             args.save_total_limit = limit
         if first:
-            rotate_checkpoints(str(output), limit, trainer.state.best_model_checkpoint)
+            best = trainer.state.best_model_checkpoint
+            rotate_checkpoints(str(output), limit, best, use_mtime=True)
         trainer.accelerator.wait_for_everyone()
 
     trainer._save_checkpoint = save

@@ -1,11 +1,15 @@
 """From an adapter to the next base: what a sequence of tasks needs between two of them."""
 
+import shutil
+
 import pytest
 import torch
 from rich.console import Console
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
 from losia_cli import recipes
+from losia_cli.errors import UserError
 from losia_cli.evaluation import checkpoint, loading
 from losia_cli.training.command import run
 from losia_cli.training.merge import merge
@@ -30,6 +34,24 @@ def test_what_is_evaluated_is_what_was_trained(recipe, tmp_path, monkeypatch, me
     torch.testing.assert_close(loaded, trained[0], rtol=1e-4, atol=1e-4)
     base = AutoModelForCausalLM.from_pretrained(found.model)(input_ids=tokens).logits
     assert (base - trained[0]).abs().max() > 0.1
+
+
+def test_a_resumed_pissa_is_converted_from_where_it_began(recipe, tmp_path):
+    """Its conversion takes off the first adapter, not the one that the checkpoint brought."""
+    path = recipe(max_steps=6, save_steps=3, output_dir=str(tmp_path / "run"))
+    told = ["lora_rank=8", "lora_alpha=16", "learning_rate=1e-2"]
+    assert run(recipes.load(path, "pissa", told), [], Console(quiet=True)) == 0
+    converted = tmp_path / "run/pissa_converted/adapter_model.safetensors"
+    whole = load_file(converted)
+    (tmp_path / "run/checkpoint-6/losia_checkpoint.json").unlink()
+    converted.unlink()
+    again = recipes.load(path, "pissa", [*told, "resume_from_checkpoint=true"])
+    assert run(again, [], Console(quiet=True)) == 0
+    resumed = load_file(converted)
+    assert all(torch.equal(resumed[name], value) for name, value in whole.items())
+    shutil.rmtree(tmp_path / "run/pissa_init")
+    with pytest.raises(UserError, match="does not hold pissa_init"):
+        run(again, [], Console(quiet=True))
 
 
 @pytest.mark.parametrize("method", ["lora", "dora", "pissa"])

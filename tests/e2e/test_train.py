@@ -6,8 +6,11 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from losia_cli import recipes
 from losia_cli.errors import UserError
+from losia_cli.training import checkpoints, launch
 from losia_cli.training.checkpoints import newest
+from losia_cli.training.run import settle_output
 from tests.e2e.conftest import final_weights, losia
 
 STAGES = {
@@ -135,6 +138,59 @@ def test_reward_models_cannot_be_resumed_and_say_so(train, tmp_path):
     train("first", save_steps=2, **{**STAGES["rm"], "max_steps": 3})
     with pytest.raises(UserError, match="rm"):
         train("second", **STAGES["rm"], resume_from_checkpoint=str(tmp_path / "first/checkpoint-2"))
+
+
+def test_layerwise_galore_cannot_be_resumed_and_says_so(recipe, tmp_path):
+    (tmp_path / "out").mkdir()
+    told = ["galore_rank=4", "resume_from_checkpoint=true"]
+    with pytest.raises(UserError, match="moments and rates of galore_layerwise; start anew"):
+        settle_output(recipes.load(recipe(), "galore", told), print)
+
+
+@pytest.mark.parametrize("key", ["model_name_or_path", "ref_model", "adapter_name_or_path"])
+def test_what_a_run_starts_from_is_not_overwritten(recipe, tmp_path, key):
+    folder = tmp_path / "out/checkpoint-5"
+    folder.mkdir(parents=True)
+    changes = {key: str(folder), "overwrite_output_dir": True}
+    with pytest.raises(UserError, match=r"would remove .*checkpoint-5, which the run needs"):
+        settle_output(recipes.load(recipe(**changes)), print)
+    assert folder.is_dir()
+
+
+def test_an_older_checkpoint_that_was_gone_on_from_outlives_newer_ones(train, tmp_path):
+    train(save_steps=3)
+    resume = str(tmp_path / "out/checkpoint-3")
+    train(save_steps=1000, max_steps=9, resume_from_checkpoint=resume)
+    train(save_steps=4, save_total_limit=1, resume_from_checkpoint=resume)
+    left = {path.name for path in (tmp_path / "out").glob("checkpoint-*")}
+    assert left == {"checkpoint-9"}
+
+
+def test_norms_and_embeddings_train_in_float32(train, model):
+    """Small steps round away in bfloat16: none of these weights would move."""
+    trained = train(
+        bf16=True, losia_train_norms=True, losia_train_embeddings=True, learning_rate=1e-4
+    )
+    for name, before in final_weights(model).items():
+        if "norm" in name or "embed" in name:
+            assert not torch.equal(trained[name].float(), before.float()), name
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_another_launcher_s_processes(monkeypatch, first):
+    """Its first one checks and settles; those that `losia train` starts never do."""
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    monkeypatch.setenv("RANK", "0" if first else "1")
+    assert launch.first_process() is first
+    assert not launch.wants_torchrun()
+    monkeypatch.setenv("LOSIA_WORKER", "1")
+    assert not launch.first_process()
+
+
+def test_a_worker_finds_the_checkpoint_of_true_itself(recipe, train, tmp_path):
+    train(save_steps=3)
+    values = recipes.load(recipe(resume_from_checkpoint=True)).values
+    assert checkpoints.asked(values, print) == tmp_path / "out/checkpoint-9"
 
 
 def test_accumulation_is_a_larger_batch(train):
@@ -318,6 +374,19 @@ def test_evaluating_alone_removes_nothing(recipe, tmp_path):
     path = recipe(do_train=False, do_eval=True, overwrite_output_dir=True)
     assert settle_output(recipes.load(path), print) is None
     assert kept.exists()
+
+
+def test_evaluating_alone_keeps_the_training_s_log(train, tmp_path):
+    train()
+    log = (tmp_path / "out/trainer_log.jsonl").read_text()
+    train(
+        do_train=False,
+        do_eval=True,
+        eval_dataset="sums",
+        dataset=None,
+        model_name_or_path=str(tmp_path / "out"),
+    )
+    assert (tmp_path / "out/trainer_log.jsonl").read_text().startswith(log)
 
 
 @pytest.mark.parametrize(

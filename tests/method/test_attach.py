@@ -5,7 +5,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from losia_cli.method import LoSiAConfig, LoSiAError, attach
-from losia_cli.method.attach import find_targets, share
+from losia_cli.method.attach import decoder_layers, find_targets, share
 from tests.models import ARCHITECTURES, LAYERS, tiny
 
 
@@ -89,6 +89,27 @@ def test_refusals():
     quantized = tiny()
     quantized.is_quantized = True
     refused(quantized, "quantized")
+
+
+def test_a_short_convolution_is_no_fused_expert():
+    small = {
+        "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "vocab_size": 32,
+        "num_attention_heads": 2, "num_key_value_heads": 2,
+        "layer_types": ["conv", "full_attention"],
+    }  # fmt: skip
+    controller = attach(AutoModelForCausalLM.from_config(AutoConfig.for_model("lfm2", **small)))
+    assert {"model.layers.0.conv.in_proj", "model.layers.1.self_attn.q_proj"} <= set(
+        controller.layers
+    )
+
+
+def test_experts_of_a_layer_are_no_decoder_layers():
+    """However many they are: the longest list counts only among those within no other."""
+    model = torch.nn.Module()
+    model.layers = torch.nn.ModuleList(torch.nn.Module() for _ in range(2))
+    for layer in model.layers:
+        layer.experts = torch.nn.ModuleList(torch.nn.Linear(4, 4) for _ in range(8))
+    assert decoder_layers(model) == ("layers", model.layers)
 
 
 @pytest.mark.parametrize(

@@ -297,6 +297,28 @@ def test_resets():
         torch.testing.assert_close(layer.subnet.detach(), expected)
 
 
+@pytest.mark.parametrize("reset", ["moments", "keep"])
+def test_moments_of_a_side_are_reset_too(reset):
+    """Adafactor's second moments are of rows and of columns, which are others' from now on."""
+    controller = attach(model := tiny(), LoSiAConfig(**{**MOVING, "reset": reset}))
+    optimizer = torch.optim.Adafactor(controller.parameter_groups(), lr=1e-3)
+    controller.drive(optimizer)
+    controller.start(12)
+    fresh = []
+
+    def look(selection):
+        state = optimizer.state[controller.layers[selection.name].subnet]
+        fresh.extend(v.clone() for v in state.values() if v.dim() > 0)
+
+    controller.on_selection.append(look)
+    for ids in batches(6):
+        loss_of(model, ids).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    assert fresh
+    assert not any(value.any() for value in fresh)
+
+
 def test_entries_that_stay_selected_keep_their_masters():
     run = Run(tiny(dtype=torch.bfloat16), LoSiAConfig(**{**MOVING, "output_factor": 0})).start()
     layer = run.controller.layers["model.layers.0.mlp.up_proj"]
@@ -406,6 +428,15 @@ def test_loss_scaling_leaves_the_choice_alone():
     assert_same(weights(run.model), weights(plain.model), rtol=1e-4, atol=1e-5)
 
 
+def scores(controller):
+    """What each measured linear's score has gathered so far."""
+    return {
+        name: layer.score.value().clone()
+        for name, layer in controller.layers.items()
+        if layer.score is not None
+    }
+
+
 @pytest.mark.parametrize("fused", [True, False])
 def test_steps_that_a_loss_scaler_skips_count_and_change_nothing(fused):
     run = Run(tiny(dtype=torch.float32), LoSiAConfig(**MOVING))
@@ -417,6 +448,7 @@ def test_steps_that_a_loss_scaler_skips_count_and_change_nothing(fused):
     skipped = (0, 1, 5)
     for step, ids in enumerate(batches(12)):
         before = {name: tensor.clone() for name, tensor in weights(run.model).items()}
+        scored = scores(run.controller)
         scaler.scale(loss_of(run.model, ids) * (torch.inf if step in skipped else 1)).backward()
         scaler.step(run.optimizer)
         scaler.update()
@@ -426,6 +458,10 @@ def test_steps_that_a_loss_scaler_skips_count_and_change_nothing(fused):
         assert run.controller.step == step + 1
         after = weights(run.model)
         assert all(torch.equal(after[n], t) for n, t in before.items()) is (step in skipped)
+        if step in skipped:
+            assert all(
+                torch.equal(t, scored[n]) for n, t in scores(run.controller).items() if n in scored
+            )
     assert all(torch.isfinite(tensor).all() for tensor in weights(run.model).values())
 
 
