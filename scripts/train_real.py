@@ -36,11 +36,13 @@ def main() -> None:
     parser.add_argument("--report", type=Path, default=ROOT / "docs/benchmarks")
     options = parser.parse_args()
     base = prepare_base_model()
+    info = options.output / "data/dataset_info.json"
+    before = info.read_text() if info.is_file() else None
     data = register(options.data, options.output / "data")
     results = {}
     for name, (overlay, rate) in METHODS.items():
         folder = options.output / overlay
-        if not (folder / "losia_run.json").is_file():
+        if info.read_text() != before or steps_of(folder) != options.steps:
             train(base, data, folder, overlay, rate, options.steps)
         results[name] = read(folder)
     options.report.mkdir(parents=True, exist_ok=True)
@@ -86,6 +88,12 @@ def train(base: Path, data: Path, folder: Path, overlay: str, rate: float, steps
     pairs = [f"{key}={value}" for key, value in changes.items()]
     command = [sys.executable, "-m", "losia_cli", "train", "quickstart", *pairs]
     subprocess.run([*command, "--method", overlay], check=True)
+
+
+def steps_of(folder: Path) -> int | None:
+    """How many steps a finished run was asked for."""
+    path = folder / "losia_run.json"
+    return json.loads(path.read_text())["recipe"]["max_steps"] if path.is_file() else None
 
 
 def read(folder: Path) -> dict[str, Any]:

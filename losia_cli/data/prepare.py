@@ -171,7 +171,11 @@ def _convert(row: Row, wanted: TrainingSet) -> Texts:
     for column in wanted.columns:
         if row.get(column) is None:
             raise Unusable(f"has nothing in {column}")
-    return wanted.convert(row)
+    texts = wanted.convert(row)
+    for column, text in texts.items():
+        if any("\ud800" <= character <= "\udfff" for character in text):
+            raise Unusable(f"has half a character in its {column}")
+    return texts
 
 
 def _expect_type(source: Path) -> None:

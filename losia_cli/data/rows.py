@@ -98,7 +98,7 @@ def _files(path: Path) -> list[Path]:
         return [path]
     if not path.is_dir():
         raise UserError(f"{path}: there is no such file")
-    files = list(path.iterdir())
+    files = sorted(path.iterdir())
     if not files:
         raise UserError(f"{path}: the folder is empty")
     readers = {_READERS.get(file.suffix) for file in files}

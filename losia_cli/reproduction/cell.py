@@ -4,6 +4,7 @@ import hashlib
 import json
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import PurePath
 from typing import Any
 
 from losia_cli import recipes
@@ -64,14 +65,18 @@ class Cell:
         decides: dict[str, Any] = {
             key: values[key] for key in EVALUATION_KEYS if key in values and key not in _NO_SCORE
         }
-        if self.method == BASE:
-            decides["model_name_or_path"] = values["model_name_or_path"]
-        else:
+        if self.method != BASE:
             decides |= recipe_plan(values)
-        if self.after is not None:
-            decides |= {"model_name_or_path": self.after.identity}
+        decides["model_name_or_path"] = self._starts_from()
         text = json.dumps({"base": self.method == BASE, **decides}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
+
+    def _starts_from(self) -> str:
+        """The model; of one in a folder of ours (a cache, a miniature's) its name there."""
+        if self.after is not None:
+            return self.after.identity
+        model = self.resolved.values["model_name_or_path"]
+        return PurePath(model).name if PurePath(model).is_absolute() else model
 
     @property
     def name(self) -> str:
@@ -83,7 +88,8 @@ class Cell:
     def title(self) -> str:
         """For people: the method, the model, the training set, and what is particular."""
         what = f"{self.method}, {self.model}" + (f", {self.dataset}" if self.dataset else "")
-        return ", ".join([what, *self.overrides])
+        after = [f"after {self.after.dataset}"] if self.after is not None else []
+        return ", ".join([what, *self.overrides, *after])
 
 
 def untrained(model: str, recipe: str, suites: tuple[str, ...]) -> Cell:

@@ -49,8 +49,9 @@ def memory(cell: Cell) -> float | None:
 def disk(cells: Sequence[Cell], keep: bool) -> float:
     """GB that are taken at the most: one cell's checkpoints, and every model that stays."""
     trained = [cell for cell in cells if cell.method != BASE]
-    at_work = max((_checkpoints(cell) + _model(cell) for cell in trained), default=0.0)
-    return at_work + (sum(_model(cell) for cell in trained) if keep else 0.0)
+    at_work = max((_checkpoints(c) + _model(c) + _start(c) for c in trained), default=0.0)
+    kept = sum(_model(c) + (_start(c) if _adapter(c) else 0.0) for c in trained)
+    return at_work + (kept if keep else 0.0)
 
 
 def gpu() -> float | None:
@@ -103,10 +104,18 @@ def _billions(cell: Cell) -> float:
     return _BILLIONS.get(name, 0.0) if needs_gpu(values) else 0.0
 
 
+def _adapter(cell: Cell) -> bool:
+    return cell.resolved.values["finetuning_type"] == "lora"
+
+
+def _start(cell: Cell) -> float:
+    """GB of what a cell of a sequence starts from: the one before, an adapter's being merged."""
+    return 0.0 if cell.after is None else _billions(cell) * _BYTES
+
+
 def _model(cell: Cell) -> float:
     """GB of the trained model: an adapter alone, or all weights."""
-    adapter = cell.resolved.values["finetuning_type"] == "lora"
-    return _billions(cell) * _BYTES * (_LITTLE if adapter else 1.0)
+    return _billions(cell) * _BYTES * (_LITTLE if _adapter(cell) else 1.0)
 
 
 def _checkpoints(cell: Cell) -> float:

@@ -1,9 +1,11 @@
 """What cells need before the first of them starts: training sets, and a model that is packaged."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 from rich.console import Console
 
+from losia_cli.data import manifest
 from losia_cli.data.prepare import Request, prepare, prepare_missing
 from losia_cli.data.sources import SETS
 from losia_cli.quickstart.model import MODEL_FOLDER, cache_folder, prepare_base_model
@@ -32,6 +34,20 @@ def make(cells: Sequence[Cell], world: World | None, console: Console) -> None:
             prepare(Request(SETS[name], world.sources[name]), world.data, console)
     if any(cell.resolved.values["model_name_or_path"] == packaged_model() for cell in cells):
         prepare_base_model()
+
+
+def few_rows(cells: Sequence[Cell]) -> Iterator[str]:
+    """What is trained on fewer rows than the paper's, by the manifests of prepared sets."""
+    for folder, name in dict.fromkeys(
+        (cell.resolved.values["dataset_dir"], name)
+        for cell in cells
+        if cell.method != BASE
+        for name in names_in(cell.resolved.values["dataset"])
+    ):
+        there = manifest.read(Path(folder)).get(name, {}).get("rows")
+        wanted = SETS[name].rows or SETS[name].published if name in SETS else 0
+        if there is not None and there < wanted:
+            yield f"{name} in {folder} has {there:,} rows, and the paper's {wanted:,}"
 
 
 def packaged_model() -> str:

@@ -29,8 +29,9 @@ def draw(numbers: Numbers, path: Path) -> None:
     for (dataset, rows), axes in zip(shown.items(), panels, strict=True):
         for number, (method, found) in enumerate(rows.items()):
             learned, kept = _learned(found), _kept(found)
+            sign = "o" if number < 10 else "s"  # colors begin again
             axes.errorbar(
-                learned.ours, kept.ours, xerr=learned.error, yerr=kept.error, fmt="o", capsize=3,
+                learned.ours, kept.ours, xerr=learned.error, yerr=kept.error, fmt=sign, capsize=3,
                 label=method, color=f"C{number}",
             )  # fmt: skip
         remembered = " and ".join(SUITES[suite].column for suite in REMEMBERED)

@@ -56,6 +56,7 @@ def dry_run(request: Request, console: Console) -> None:
     console.print(outlook.table(plan, store))
     for line in outlook.lines(plan, left, store):
         console.print(line)
+    _warn_of_few_rows(left, request, console)
     try:
         _expect_runnable(plan.table, left, request)
     except UserError as error:
@@ -81,6 +82,7 @@ def reproduce(request: Request, console: Console) -> int:
 
     world = miniature.make(_world(request), console) if request.miniature else None
     inputs.make(left, world, console)
+    _warn_of_few_rows(left, request, console)
     following = LivePlan(plan.cells, store, console)
     try:
         with following.live:
@@ -90,6 +92,14 @@ def reproduce(request: Request, console: Console) -> int:
         return EXIT_INTERRUPTED
     _report(plan, _plan(_whole(request)), store, console)
     return _tell_unfinished(plan, store, console)
+
+
+def _warn_of_few_rows(left: Sequence[Cell], request: Request, console: Console) -> None:
+    from losia_cli.reproduction.inputs import few_rows
+
+    if not request.miniature and request.table != COMPARE:
+        for what in few_rows(left):
+            console.print(f"warning: {what}", style="yellow", markup=False)
 
 
 def _plan(request: Request) -> Plan:
@@ -110,6 +120,7 @@ def _checked(plan: Plan, store: Store) -> list[Cell]:
     """The cells that are to do; what no recipe may say, and an edited result, are refused."""
     for cell in plan.cells:
         recipes.check(cell.resolved)
+        store.expect_same_data(cell)
     return to_do(plan.cells, store)
 
 

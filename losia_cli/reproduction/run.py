@@ -20,7 +20,7 @@ from losia_cli.processes import StopTogether
 from losia_cli.reproduction.cell import BASE, Cell
 from losia_cli.reproduction.store import DONE, RUNNING, Store, failure, gather
 from losia_cli.reproduction.store import missing_suites as missing
-from losia_cli.training.checkpoints import MANIFEST
+from losia_cli.training.checkpoints import MANIFEST, never_resumed
 from losia_cli.training.record import RECORD
 
 _LOG_LINES = 15  # of a failed cell's, kept in its result
@@ -90,7 +90,7 @@ def _command(cell: Cell, store: Store) -> list[str]:
             if values.get(key) is not None:
                 asked += [option, str(values[key])]
         return [*asked, *_suites(cell.suites), *_allowed(values)]
-    if (folder / RECORD).is_file() and _has_weights(folder):
+    if _trained(folder):
         return ["eval", str(folder), *_suites(_unscored(cell, store)), *_allowed(values)]
     overrides = [
         *cell.all_overrides,
@@ -101,7 +101,8 @@ def _command(cell: Cell, store: Store) -> list[str]:
         adapter = store.adapter(cell.after)
         start = store.merged(cell) if adapter else store.trained(cell.after)
         overrides.append(f"model_name_or_path={json.dumps(str(start))}")
-    if any((path / MANIFEST).is_file() for path in folder.glob("checkpoint-*")):
+    saved = any((path / MANIFEST).is_file() for path in folder.glob("checkpoint-*"))
+    if saved and never_resumed(values) is None:
         overrides.append("resume_from_checkpoint=true")
     elif folder.is_dir():
         overrides.append("overwrite_output_dir=true")
@@ -109,6 +110,7 @@ def _command(cell: Cell, store: Store) -> list[str]:
 
 
 def _run_cell(cell: Cell, store: Store, lock: int, watch: Watch) -> None:
+    store.begin(cell)
     for arguments in commands(cell, store):
         code = _process(cell, arguments, store, lock, watch)
         if code != 0:
@@ -156,7 +158,7 @@ def _process(cell: Cell, told: list[str], store: Store, lock: int, watch: Watch)
 
 
 def _ready(cell: Cell, store: Store) -> bool:
-    return cell.after is None or _has_weights(store.trained(cell.after))
+    return cell.after is None or _trained(store.trained(cell.after))
 
 
 def _drop_unneeded(ran: Cell, cells: Sequence[Cell], store: Store) -> None:
@@ -189,8 +191,10 @@ def _allowed(values: Mapping[str, Any]) -> list[str]:
     return [f"--allow-code={'sandboxed' if given is True else given}"] if given else []
 
 
-def _has_weights(folder: Path) -> bool:
-    return any(folder.glob("*.safetensors")) or any(folder.glob("*.bin"))
+def _trained(folder: Path) -> bool:
+    """Whether a finished training's weights are there; its record comes after they were proven."""
+    weights = any(folder.glob("*.safetensors")) or any(folder.glob("*.bin"))
+    return weights and (folder / RECORD).is_file()
 
 
 def _tail(log: Path) -> list[str]:

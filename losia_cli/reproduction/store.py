@@ -13,6 +13,7 @@ import fcntl
 import hashlib
 import json
 import shutil
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
@@ -27,6 +28,7 @@ from losia_cli.training.record import RECORD
 KIND = "reproduction.json"
 SCHEMA = 1
 DONE, FAILED, RUNNING, WAITING = "done", "failed", "running", "waiting"
+_LOOKS = 10  # at a lock, before it counts as held
 
 
 class Store:
@@ -102,6 +104,27 @@ class Store:
         content["digest"] = _digest(content)
         write_atomically(self.folder(cell) / "cell.json", json.dumps(content, indent=1))
 
+    def begin(self, cell: Cell) -> None:
+        """Note what a cell is about to be trained on, where nothing is known of it yet."""
+        if self.result(cell) is None and cell.method != BASE:
+            content = {"schema": SCHEMA, "state": RUNNING, **_described(cell)}
+            self.save(cell, {**content, "data": _data(cell)})
+
+    def expect_same_data(self, cell: Cell) -> None:
+        """Refuse to mix rows: what was begun, or is done, on one set does not go on with another.
+
+        Raises:
+            UserError: a set was prepared anew, of other rows, since the cell began.
+        """
+        begun = (self.result(cell) or {}).get("data", {})
+        for name, prepared in (_data(cell) if begun else {}).items():
+            if begun.get(name, prepared) != prepared:
+                raise UserError(
+                    f"{self.folder(cell)} was trained on other rows than {name} has now: prepare"
+                    " those again (`losia data prepare`), or remove the folder, and the same"
+                    " command trains the cell anew"
+                )
+
     def state(self, cell: Cell) -> str:
         """Done, failed, running in some process, or waiting."""
         result = self.result(cell)
@@ -119,14 +142,15 @@ class Store:
         """
         self.folder(cell).mkdir(parents=True, exist_ok=True)
         with (self.folder(cell) / "lock").open("a") as file:
-            yield file if _lock(file) else None
+            yield file if _lock(file, _LOOKS) else None
 
     def drop_model(self, cell: Cell) -> None:
         """Remove the weights of a scored cell; its scores and records stay."""
         folder = self.trained(cell)
-        for path in [*folder.glob("*.safetensors"), *folder.glob("*.bin")]:
-            path.unlink()
-        for path in [*folder.glob("checkpoint-*"), folder / "pissa_converted", self.merged(cell)]:
+        for pattern in ("*.safetensors", "pytorch_model*.bin", "adapter_model*.bin"):
+            for path in folder.glob(pattern):
+                path.unlink()
+        for path in [*folder.glob("checkpoint-*"), *folder.glob("pissa_*"), self.merged(cell)]:
             shutil.rmtree(path, ignore_errors=True)
 
     def _locked(self, cell: Cell) -> bool:
@@ -137,13 +161,18 @@ class Store:
             return not _lock(file)
 
 
-def _lock(file: IO[str]) -> bool:
-    """Lock a file until it is closed by all who have it open; whether none had."""
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+def _lock(file: IO[str], times: int = 1) -> bool:
+    """Lock a file until it is closed by all who have it open; whether none had.
+
+    Who only asks for a cell's state has it for a moment: whoever wants the cell tries again.
+    """
+    for attempt in range(times):
+        if attempt:
+            time.sleep(0.05)
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+    return False
 
 
 def missing_suites(cell: Cell, result: Mapping[str, Any]) -> tuple[str, ...]:

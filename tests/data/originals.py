@@ -106,6 +106,7 @@ ROWS |= dict.fromkeys(("metamathqa_30k", "metamathqa_70k"), ROWS["metamathqa"])
 # A set, what of its row is changed, and what is then said of the row.
 UNUSABLE = [
     ("metamathqa", {"query": " "}, "has no text in query"),
+    ("metamathqa", {"query": "a \ud83d b"}, "has half a character in its instruction"),
     ("metamathqa", {"response": None}, "has nothing in response"),
     ("magicoder", {"response": 7}, "has no text in response"),
     ("alpaca_gpt4", {"output": ""}, "has no text in output"),

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from pyarrow import ipc, parquet
 from rich.console import Console
 
+from losia_cli.data import rows as files
 from losia_cli.data.check import dataset_faults
 from losia_cli.data.prepare import Request, draw, order, prepare, prepare_missing
 from losia_cli.data.sources import SETS, find
@@ -96,6 +97,17 @@ def test_a_folder_of_files_is_one_copy(tmp_path):
         copy(tmp_path / f"shards/{number}.parquet", numbered(3))
     made(tmp_path / "data", "metamathqa", tmp_path / "shards")
     assert Counter(questions(tmp_path / "data")) == {"Q0": 2, "Q1": 2, "Q2": 2}
+
+
+def test_the_order_of_a_folder_s_files_is_that_of_their_names(tmp_path, monkeypatch):
+    """Which rows are drawn must not depend on how a file system lists them."""
+    folder = tmp_path / "copy"
+    folder.mkdir()
+    for number in range(8):
+        copy(folder / f"part-{number}.jsonl", numbered(8)[number : number + 1])
+    listed = Path.iterdir
+    monkeypatch.setattr(Path, "iterdir", lambda path: sorted(listed(path), reverse=True))
+    assert [row["query"] for row in files.read(folder).rows] == [f"Q{i}" for i in range(8)]
 
 
 @pytest.mark.shared

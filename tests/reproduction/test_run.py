@@ -1,15 +1,23 @@
 """What is to do of a plan, and how long it will take, by what its folder holds."""
 
+import fcntl
+import threading
 from dataclasses import replace
 
 import pytest
 
 from losia_cli import recipes
+from losia_cli.data import manifest
+from losia_cli.errors import UserError
+from losia_cli.reproduction import costs
 from losia_cli.reproduction.cell import untrained
+from losia_cli.reproduction.inputs import few_rows
 from losia_cli.reproduction.live import remaining
 from losia_cli.reproduction.run import commands, one_gpu, to_do
-from losia_cli.reproduction.store import DONE, Store
+from losia_cli.reproduction.store import DONE, WAITING, Store
 from losia_cli.reproduction.tables import cell
+from losia_cli.training.checkpoints import MANIFEST
+from losia_cli.training.record import RECORD
 
 
 @pytest.fixture
@@ -39,7 +47,9 @@ def test_weights_that_are_gone_are_trained_again_for_a_cell_that_starts_from_the
     assert to_do([first], store) == []
     assert to_do([first, second], store) == [first, second]
     store.trained(first).mkdir()
-    (store.trained(first) / "model.safetensors").touch()
+    (store.trained(first) / "model-00001-of-00003.safetensors").touch()
+    assert to_do([first, second], store) == [first, second], "no record: it never was finished"
+    (store.trained(first) / RECORD).touch()
     assert to_do([first, second], store) == [second]
     store.drop_model(first)
     finish(second, store)
@@ -52,6 +62,103 @@ def test_a_folder_of_any_name_reaches_the_recipe_whole(store):
     values = recipes.load(recipe, method, overrides).values
     assert values["output_dir"] == str(store.trained(second))
     assert values["model_name_or_path"] == str(store.trained(first))
+
+
+@pytest.mark.parametrize(
+    ("method", "told"),
+    [("lora", "resume_from_checkpoint=true"), ("galore", "overwrite_output_dir=true")],
+)
+def test_a_training_that_was_cut_off_goes_on_if_it_can(store, method, told):
+    """Layerwise GaLore leaves its moments in no checkpoint: it starts anew."""
+    one = cell("llama2-7b", "piqa", method)
+    assert told not in commands(one, store)[0]
+    checkpoint = store.trained(one) / "checkpoint-5"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / MANIFEST).touch()
+    assert told in commands(one, store)[0]
+
+
+def test_rows_that_changed_under_a_cell_are_refused(store, tmp_path):
+    prepared = tmp_path / "data"
+    prepared.mkdir()
+    one = replace(cell("llama2-7b", "piqa", "lora"), common=(f"dataset_dir={prepared}",))
+    name = one.resolved.values["dataset"]
+    store.expect_same_data(one)
+    manifest.write(prepared, {name: {"sha256": "a"}})
+    with store.take(one):
+        store.begin(one)
+    assert store.state(one) == WAITING
+    store.expect_same_data(one)
+    manifest.write(prepared, {name: {"sha256": "b"}})
+    with pytest.raises(UserError, match=f"trained on other rows than {name} has now"):
+        store.expect_same_data(one)
+    manifest.write(prepared, {})
+    store.expect_same_data(one)
+
+
+def test_fewer_rows_than_the_papers_are_told(tmp_path):
+    one = replace(cell("llama2-7b", "metamath", "lora"), common=(f"dataset_dir={tmp_path}",))
+    name = one.resolved.values["dataset"]
+    manifest.write(tmp_path, {name: {"sha256": "a", "rows": 1000}})
+    (said,) = few_rows([one, one])
+    assert "has 1,000 rows, and the paper's 50,000" in said
+    manifest.write(tmp_path, {name: {"sha256": "a", "rows": 50_000}})
+    assert list(few_rows([one])) == []
+
+
+def test_what_stays_of_a_cell_are_its_records(store):
+    one = cell("llama2-7b", "piqa", "pissa")
+    folder = store.trained(one)
+    weights = (
+        "adapter_model.safetensors",
+        "pissa_init/adapter_model.safetensors",
+        "pissa_converted/adapter_model.safetensors",
+        "checkpoint-5/model.safetensors",
+    )
+    records = ("training_args.bin", "losia_run.json", "eval/eval_results.json")
+    for name in (*weights, *records):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+    store.drop_model(one)
+    left = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    assert left == set(records)
+
+
+def test_a_look_at_a_cell_keeps_nobody_from_taking_it(store):
+    one = cell("llama2-7b", "piqa", "lora")
+    with store.take(one):
+        pass
+    with (store.folder(one) / "lock").open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        threading.Timer(0.2, fcntl.flock, (file, fcntl.LOCK_UN)).start()
+        with store.take(one) as lock:
+            assert lock is not None
+    with store.take(one) as lock, store.take(one) as second:
+        assert (lock is None, second) == (False, None)
+
+
+def test_a_sequence_takes_the_disk_of_what_it_starts_from():
+    """An adapter's successor starts from a merged base of 13.5 GB, which --keep keeps."""
+    first = cell("llama2-7b", "hellaswag", "lora")
+    after = replace(cell("llama2-7b", "piqa", "lora"), after=first)
+    assert costs.disk([first, after], keep=False) == pytest.approx(
+        costs.disk([first], keep=False) + 2 * 6.74
+    )
+    kept = costs.disk([first, after], keep=True) - costs.disk([first, after], keep=False)
+    assert kept == pytest.approx(2 * 6.74 * (1 + 2 * 0.03))
+
+
+def test_cells_of_one_task_alone_and_after_another_have_other_names(store):
+    _, second = in_sequence()
+    assert second.title == f"{replace(second, after=None).title}, after hellaswag"
+
+
+def test_a_packaged_model_is_the_same_in_another_home(tmp_path):
+    one = cell("llama2-7b", "piqa", "lora")
+    here, there = (
+        replace(one, common=(f"model_name_or_path={tmp_path / home}/smollm2",)) for home in "ab"
+    )
+    assert here.identity == there.identity != one.identity
 
 
 def test_a_base_model_is_asked_as_its_recipe_says(store):
