@@ -4,6 +4,9 @@ from typing import Any
 
 from losia_cli.evaluation import checkpoint
 
+# Keys of a recipe that shape the prompt.
+_PROMPT = ("template", "default_system", "enable_thinking", "tool_format")
+
 
 def chat_arguments(model: str, template: str | None) -> dict[str, Any]:
     """LLaMA-Factory's inference arguments for a run's folder, a checkpoint or a hub's name.
@@ -15,5 +18,5 @@ def chat_arguments(model: str, template: str | None) -> dict[str, Any]:
     arguments = {"model_name_or_path": str(found.model)}
     if found.adapter is not None:
         arguments["adapter_name_or_path"] = str(found.adapter)
-    template = template or found.recipe.get("template")
-    return arguments | ({"template": template} if template else {})
+    asked = {key: found.recipe[key] for key in _PROMPT if found.recipe.get(key) is not None}
+    return arguments | asked | ({"template": template} if template else {})

@@ -25,6 +25,13 @@ def test_a_runs_template_is_taken_and_can_be_replaced(run):
     assert chat_arguments(str(run), "gemma") == {**model, "template": "gemma"}
 
 
+def test_what_else_shapes_the_prompt_is_the_runs_too(run):
+    recipe = {"template": "qwen3", "enable_thinking": False, "default_system": None, "seed": 1}
+    (run / "losia_run.json").write_text(json.dumps({"recipe": recipe}))
+    expected = {"model_name_or_path": str(run), "template": "qwen3", "enable_thinking": False}
+    assert chat_arguments(str(run), None) == expected
+
+
 def test_a_checkpoint_has_its_runs_template(run):
     checkpoint = run / "checkpoint-7"
     shutil.copytree(run, checkpoint, ignore=shutil.ignore_patterns("losia_run.json", "checkpoint*"))

@@ -20,6 +20,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 from losia_cli.bench.models import load_base
 from losia_cli.bench.settings import PRESETS
 from losia_cli.bench.table import table
+from losia_cli.errors import UserError
 from losia_cli.evaluation import harness, letter, results, suites
 from losia_cli.evaluation.batches import Limit
 from losia_cli.evaluation.documents import Documents
@@ -196,10 +197,13 @@ def _summary(plain: _Timing, ours: _Timing, documents: int) -> dict[str, Any]:
     }
 
 
-def _sandboxed(repeats: int = 15) -> dict[str, Any]:
-    """Seconds of a small program in the sandbox and without one, in turn."""
+def _sandboxed(repeats: int = 15) -> dict[str, Any] | None:
+    """Seconds of a small program in the sandbox and without one, in turn; None: no sandbox here."""
     program = Program("def double(x):\n    return 2 * x", ("assert double(2) == 4",))
-    kinds = {"sandboxed": find_sandbox(), "bare": unsandboxed()}
+    try:
+        kinds = {"sandboxed": find_sandbox(), "bare": unsandboxed()}
+    except UserError:
+        return None
     seconds: dict[str, list[float]] = {name: [] for name in kinds}
     for _ in range(repeats):
         for name, kind in kinds.items():
@@ -229,10 +233,18 @@ def render(result: dict[str, Any]) -> str:
         )
         for name, suite in result["suites"].items()
     ]
-    box = result["sandbox"]
     return (
         f"{table(header, lines)}\n\n"
         f"plain: {result['plain']}; {result['device']}, {result['threads']} threads\n"
-        f"a program in the sandbox ({box['kind']}): {1000 * box['seconds']['sandboxed']:.0f} ms,"
+        f"{_boxed(result['sandbox'])}"
+    )
+
+
+def _boxed(box: dict[str, Any] | None) -> str:
+    if box is None:
+        return "no sandbox works here: what one takes was not measured"
+    milliseconds = 1000 * box["seconds"]["sandboxed"]
+    return (
+        f"a program in the sandbox ({box['kind']}): {milliseconds:.0f} ms,"
         f" {box['ratio']:.2f} of a bare interpreter's"
     )

@@ -11,12 +11,20 @@ from losia_cli.cli.app import app
 from losia_cli.errors import UserError
 
 ALLOW_CODE = "--allow-code"
+_CODE = ("sandboxed", "unsandboxed")
 _DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 
 def spelled_out(arguments: Sequence[str]) -> list[str]:
-    """The command line with a bare `--allow-code` given the value it stands for."""
-    return [f"{ALLOW_CODE}=sandboxed" if text == ALLOW_CODE else text for text in arguments]
+    """The command line with each `--allow-code` given its value: the next word or `sandboxed`."""
+    found: list[str] = []
+    for text in arguments:
+        if found and found[-1] == ALLOW_CODE:
+            found[-1] = f"{ALLOW_CODE}={text if text in _CODE else _CODE[0]}"
+            if text in _CODE:
+                continue
+        found.append(text)
+    return [f"{ALLOW_CODE}={_CODE[0]}" if text == ALLOW_CODE else text for text in found]
 
 
 @app.command("eval")
@@ -111,12 +119,14 @@ def evaluate(
     names = targets or []
     if wrong and not show:
         raise UserError("--wrong goes with --show: losia eval --show RUN SUITE --wrong")
+    if list_suites + compare + show > 1:
+        raise UserError("of --list, --compare and --show, give one")
     if as_json and (show or list_suites):
         raise UserError("--json goes with an evaluation or --compare, not with --list or --show")
     if list_suites:
         _print_suites()
     elif compare:
-        _compare(*_pair(names, "--compare", "two folders with results, A B"), as_json)
+        _compare(*_pair(names, "--compare", "two folders with results, A B"), suite or (), as_json)
     elif show:
         folder, name = _pair(names, "--show", "a folder with results and a suite, RUN SUITE")
         _show(Path(folder), name, wrong)
@@ -159,7 +169,7 @@ def _pair(names: Sequence[str], option: str, what: str) -> tuple[str, str]:
 def _batch(text: str) -> int | None:
     if text == "auto":
         return None
-    if not text.isdigit() or int(text) < 1:
+    if not text.isdecimal() or int(text) < 1:
         raise UserError(f"--batch: {text!r} is neither auto nor a number from 1")
     return int(text)
 
@@ -168,7 +178,7 @@ def allowed(text: str | None) -> str | None:
     """The value of `--allow-code`: sandboxed, unsandboxed, or None where it is not given."""
     if text is None:
         return None
-    return _one_of(ALLOW_CODE, text, ("sandboxed", "unsandboxed"))
+    return _one_of(ALLOW_CODE, text, _CODE)
 
 
 def _one_of(option: str, text: str, known: Sequence[str]) -> str:
@@ -200,15 +210,16 @@ def _evaluate(request: "Request", as_json: bool) -> None:  # type: ignore[name-d
         typer.echo(json.dumps(found, indent=1))
     else:
         console.print(table(found, found["asked"]))
-        console.print(f"results, samples and responses: {found['folder']}", soft_wrap=True)
+        where = f"results, samples and responses: {found['folder']}"
+        console.print(where, soft_wrap=True, markup=False)
 
 
-def _compare(first: str, second: str, as_json: bool) -> None:
+def _compare(first: str, second: str, suites: Sequence[str], as_json: bool) -> None:
     from rich.console import Console
 
     from losia_cli.evaluation import comparison
 
-    found = comparison.compare(Path(first), Path(second))
+    found = comparison.compare(Path(first), Path(second), suites)
     if as_json:
         typer.echo(json.dumps(found, indent=1))
     else:
@@ -219,6 +230,6 @@ def _show(folder: Path, name: str, wrong: bool) -> None:
     from losia_cli.evaluation import report, results
 
     found = results.load(folder)
-    lines = results.samples(Path(found["folder"]), name)
+    lines = results.samples(found, name)
     for text in report.samples(found["suites"][name], lines, wrong):
         typer.echo(f"{text}\n")

@@ -77,6 +77,8 @@ def find(target: str, *, adapter: Path | None = None, base: bool = False) -> Che
     record = _record(folder)
     recipe = record.get("recipe", {})
     if base:
+        if adapter is not None:
+            raise UserError("--base and --adapter: give one, for they are two models")
         if not recipe:
             raise UserError(
                 f"--base: {target} holds no {RECORD}, so that its base model is not known: name"
@@ -134,8 +136,13 @@ def _from_hub(name: str) -> Path:
     from huggingface_hub import snapshot_download
 
     patterns = [*_CONFIG, "*.safetensors", "*.safetensors.index.json", *_TOKENIZER]
+    older = ["pytorch_model*.bin", "pytorch_model.bin.index.json"]
+    twice = ["original/*", "consolidated*"]  # the same weights in another layout
     try:
-        return Path(snapshot_download(name, allow_patterns=patterns))
+        folder = Path(snapshot_download(name, allow_patterns=patterns, ignore_patterns=twice))
+        if not _files(folder, _WEIGHTS):
+            folder = Path(snapshot_download(name, allow_patterns=[*patterns, *older]))
+        return folder
     except Exception as error:  # the hub's client raises a dozen kinds
         raise UserError(
             f"there is no folder {name}, and the hub's model of that name could not be had"

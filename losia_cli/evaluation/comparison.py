@@ -1,7 +1,7 @@
 """Two results side by side, document by document: what differs, and whether it is luck."""
 
 from collections.abc import Mapping, Sequence
-from math import sqrt
+from math import isclose, sqrt
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -11,9 +11,12 @@ from rich.text import Text
 
 from losia_cli.errors import UserError
 from losia_cli.evaluation import results
+from losia_cli.evaluation.suites import GROUPS
+
+Line = Mapping[str, Any]
 
 
-def compare(first: Path, second: Path) -> dict[str, Any]:
+def compare(first: Path, second: Path, suites: Sequence[str] = ()) -> dict[str, Any]:
     """The paired difference of every suite that both hold.
 
     The difference of two scores on the same documents has the standard error of the mean of the
@@ -22,6 +25,7 @@ def compare(first: Path, second: Path) -> dict[str, Any]:
     Args:
         first: a results folder, or a run's.
         second: another.
+        suites: suites or groups of them to compare; empty for all.
 
     Returns:
         `{"a", "b", "suites": {name: {"a", "b", "difference", "stderr", "documents", "partial",
@@ -29,28 +33,45 @@ def compare(first: Path, second: Path) -> dict[str, Any]:
         limited, `gained` and `lost` the documents, by task and number, that only the second or
         only the first answers better. `right` is `{"a", "b", "difference", "stderr"}` of the
         right choice's log-likelihood in nats, None where it cannot be told: a finer scale than
-        right or wrong, for the same documents.
+        right or wrong, for the same documents. And `"left_out"`: suites whose score is no mean
+        of their documents'.
 
     Raises:
-        UserError: they share no suite, or a suite's prompts differ.
+        UserError: they share no suite that can be compared, or a suite's prompts differ.
     """
     a, b = results.load(first), results.load(second)
-    shared = [name for name in a["suites"] if name in b["suites"]]
+    wanted = {name for suite in suites for name in GROUPS.get(suite, (suite,))}
+    held = [[name for name in each["suites"] if not suites or name in wanted] for each in (a, b)]
+    shared = [name for name in held[0] if name in held[1]]
     if not shared:
+        what = f"no suite of {', '.join(suites)}" if suites else "no suite"
         raise UserError(
-            f"{first} and {second} share no suite ({', '.join(a['suites'])} and"
+            f"{first} and {second} share {what} ({', '.join(a['suites'])} and"
             f" {', '.join(b['suites'])}): evaluate both on one"
         )
-    found = {name: _paired(name, Path(a["folder"]), Path(b["folder"])) for name in shared}
+    lines = {name: [results.samples(each, name) for each in (a, b)] for name in shared}
+    means = [n for n in shared if all(map(_is_mean, (a["suites"][n], b["suites"][n]), lines[n]))]
+    if not means:
+        raise UserError(
+            f"the scores of {', '.join(shared)} are no means of their documents', so that nothing"
+            " is paired"
+        )
+    found = {name: _paired(name, *lines[name]) for name in means}
     for name, suite in found.items():
         suite["partial"] = a["suites"][name]["partial"] or b["suites"][name]["partial"]
-    return {"a": a["model"]["name"], "b": b["model"]["name"], "suites": found}
+    left_out = [name for name in shared if name not in found]
+    models = {"a": a["model"]["name"], "b": b["model"]["name"]}
+    return {**models, "suites": found, "left_out": left_out}
 
 
-def _paired(suite: str, first: Path, second: Path) -> dict[str, Any]:
+def _is_mean(suite: Mapping[str, Any], lines: Sequence[Line]) -> bool:
+    scores = [line["score"] for line in lines]
+    return None not in scores and isclose(fmean(scores), suite["score"], abs_tol=1e-6)
+
+
+def _paired(suite: str, first: Sequence[Line], second: Sequence[Line]) -> dict[str, Any]:
     one, other = (
-        {(line["task"], line["document"]): line for line in results.samples(folder, suite)}
-        for folder in (first, second)
+        {(line["task"], line["document"]): line for line in lines} for lines in (first, second)
     )
     both = [key for key in one if key in other]
     asked = ("document_hash", "target_hash", "prompt_hash")
@@ -84,7 +105,7 @@ def _difference(pairs: Sequence[tuple[float, float]]) -> dict[str, Any]:
     return {"a": a, "b": b, "difference": fmean(differences), "stderr": error}
 
 
-def _right(line: Mapping[str, Any]) -> float | None:
+def _right(line: Line) -> float | None:
     """The log-likelihood of a sample's right choice, in nats."""
     number = results.right_choice(line)
     return None if number is None else line["responses"][number][0][0]
@@ -105,6 +126,9 @@ def table(found: dict[str, Any]) -> Table:
         )
         if suite["right"]:
             view.add_row("  right choice, nats", *_numbers(suite["right"], 1), style="dim")
+    if found["left_out"]:
+        names = ", ".join(found["left_out"])
+        view.caption = Text(f"left out, whose scores are no means of documents: {names}")
     return view
 
 

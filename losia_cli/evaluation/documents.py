@@ -144,7 +144,7 @@ class Documents:
             options["revision"] = known.revision
         try:
             found = datasets.load_dataset(path, name, **options)
-        except (OSError, ValueError, datasets.exceptions.DatasetsError) as error:
+        except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
             folder = known.folder if known else path.split("/")[-1]
             raise UserError(
                 f"the dataset {label} could not be had ({first_line(error)}): connect to the"

@@ -24,7 +24,7 @@ from lm_eval.tasks._yaml_loader import load_yaml
 from lm_eval.utils import handle_non_serializable
 from torch.utils import collect_env
 
-from losia_cli.errors import UserError
+from losia_cli.errors import UserError, first_line
 from losia_cli.evaluation.documents import Documents
 from losia_cli.evaluation.passk import pass_at_k
 from losia_cli.evaluation.suites import Suite
@@ -106,7 +106,7 @@ def build(
         if suite.domains:
             _leave_out_missing(manager, documents)
         _refuse_without_a_score(suite.task, manager)
-        built = manager.load([suite.task])
+        built = _load(manager, suite)
         groups = built.get("groups", {})
         found = groups.get(suite.task) or built["tasks"].get(suite.task)
         if found is None:
@@ -115,6 +115,26 @@ def build(
                 f" {', '.join(sorted(built['tasks'])[:2])}"
             )
     return found
+
+
+def _load(manager: TaskManager, suite: Suite) -> Any:
+    try:
+        built = manager.load([suite.task])
+    except UserError:
+        raise
+    except Exception as error:  # a task's own code, and what it imports
+        raise UserError(
+            f"{suite.name} cannot be built from lm-evaluation-harness's task"
+            f" ({type(error).__name__}: {first_line(error)})"
+        ) from error
+    grouped = (task for group in built.get("groups", {}).values() for task in leaves(group))
+    for task in (*built["tasks"].values(), *grouped):
+        if getattr(task.config, "unsafe_code", False):
+            raise UserError(
+                f"{suite.name} runs programs that the model writes, outside our sandbox: of such"
+                " tasks MBPP alone can be asked"
+            )
+    return built
 
 
 def _refuse_without_a_score(name: str, manager: TaskManager) -> None:
@@ -155,9 +175,18 @@ def _leave_out_missing(manager: TaskManager, documents: Documents) -> None:
     """Take tasks without a local folder out of their tags: a part of MMLU is still a group."""
     index = manager.task_index
     for entry in index.values():
-        here = {n for n in entry.tags if n in index and _is_here(index[n].cfg or {}, documents)}
-        if entry.kind.name == "TAG" and here:
-            entry.tags = here
+        if entry.kind.name != "TAG":
+            continue
+        tasks = {n: index[n].cfg or {} for n in sorted(entry.tags) if n in index}
+        here = {name for name, config in tasks.items() if _is_here(config, documents)}
+        if tasks and not here:
+            config = next(iter(tasks.values()))
+            folder = documents.folder(config["dataset_path"], config.get("dataset_name"))
+            raise UserError(
+                f"{folder.parent} holds none of {entry.name}; at least one subject of each domain"
+                f" is needed, such as {folder.name}"
+            )
+        entry.tags = here or entry.tags
 
 
 def _is_here(config: dict[str, Any], documents: Documents) -> bool:

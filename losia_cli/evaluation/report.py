@@ -7,12 +7,12 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from losia_cli.evaluation.results import right_choice
+from losia_cli.evaluation.results import is_share, right_choice
 from losia_cli.evaluation.suites import GROUPS, SUITES
 
 
 def table(found: Mapping[str, Any], names: Sequence[str]) -> Table:
-    """The scores of some suites in `eval_results.json`, in percent, with their standard errors."""
+    """The scores of some suites in `eval_results.json`, shares in percent, with standard errors."""
     view = Table(title=Text(found["model"]["name"]), title_justify="left")
     for column in ("suite", "metric", "score", "documents", "shots", "notes"):
         numbers = column in ("score", "documents", "shots")
@@ -27,13 +27,15 @@ def table(found: Mapping[str, Any], names: Sequence[str]) -> Table:
         documents = f"{suite['documents']:,}"
         if suite["partial"]:
             documents += f" of {suite['of']:,}"
-        score = Text(_percent(suite["score"], suite["stderr"]), style="bold")
+        metric = suite["metric"]
+        score = Text(_written(metric, suite["score"], suite["stderr"]), style="bold")
         shots = str(suite["shots"])
-        view.add_row(name, _short(suite["metric"]), score, documents, shots, _notes(suite))
+        view.add_row(name, _short(metric), score, documents, shots, _notes(suite))
         for metric, also in suite["also"].items():
-            view.add_row("", _short(metric), _percent(also["score"], also["stderr"]), style="dim")
+            told = _written(metric, also["score"], also["stderr"])
+            view.add_row("", _short(metric), told, style="dim")
         for domain, value in suite["domains"].items():
-            view.add_row("", domain, _percent(value, None), style="dim")
+            view.add_row("", domain, _written(suite["metric"], value, None), style="dim")
     average = _average({name: found["suites"][name] for name in names})
     if average is not None:
         view.add_section()
@@ -47,8 +49,9 @@ def _short(metric: str) -> str:
     return metric.removesuffix(",none").removesuffix(",judged").replace(",", ", ")
 
 
-def _percent(score: float, stderr: float | None) -> str:
-    return f"{100 * score:.2f}" + (f" ± {100 * stderr:.2f}" if stderr is not None else "")
+def _written(metric: str, score: float, stderr: float | None) -> str:
+    times = 100 if is_share(metric) else 1
+    return f"{times * score:.2f}" + (f" ± {times * stderr:.2f}" if stderr is not None else "")
 
 
 def _average(suites: Mapping[str, Any]) -> float | None:
@@ -94,7 +97,8 @@ def suite_list() -> Table:
 
 def sample(line: Mapping[str, Any]) -> str:
     """One document: what was asked, what was answered, what it was worth."""
-    verdict = "right" if line["score"] == 1 else "wrong" if line["score"] == 0 else line["score"]
+    known = {1: "right", 0: "wrong", None: "no verdict of its own"}
+    verdict = known.get(line["score"], line["score"])
     parts = [f"── {line['task']}, document {line['document']}: {verdict}", line["prompt"]]
     if line["choices"]:
         parts.append("── choices, and the log-likelihood of each")
@@ -115,4 +119,6 @@ def samples(
     """The documents of a suite, all or those answered wrongly, and first that some are left out."""
     done, whole = f"{result['documents']:,}", f"{result['of']:,}"
     first = [f"partial: {done} of {whole} documents"] if result["partial"] else []
-    return first + [sample(line) for line in lines if not wrong or line["score"] < 1]
+    if wrong:
+        lines = [line for line in lines if line["score"] is not None and line["score"] < 1]
+    return first + [sample(line) for line in lines]

@@ -23,6 +23,10 @@ from losia_cli.spelling import did_you_mean
 
 FILE = "eval_results.json"
 SCHEMA = 1
+# Words in the names of the harness's metrics that are not from 0 to 1.
+_NO_SHARES = frozenset(
+    ("perplexity", "bits", "bleu", "chrf", "ter", "rouge1", "rouge2", "rougeL", "likelihood")
+)
 
 Result = dict[str, Any]
 
@@ -79,11 +83,12 @@ def load(folder: Path) -> dict[str, Any]:
     raise UserError(f"{folder} holds no {FILE}: {there}")
 
 
-def samples(folder: Path, suite: str) -> list[dict[str, Any]]:
-    """The samples of a suite in a results folder."""
+def samples(found: Mapping[str, Any], suite: str) -> list[dict[str, Any]]:
+    """The samples of a suite in what `load` gave."""
+    folder = Path(found["folder"])
     path = folder / "samples" / f"{suite}.jsonl"
-    if not path.is_file():
-        held = sorted(place.stem for place in path.parent.glob("*.jsonl"))
+    if suite not in found["suites"] or not path.is_file():
+        held = [name for name in found["suites"] if path.with_name(f"{name}.jsonl").is_file()]
         missing = f" (only of {', '.join(held)}): run `losia eval` with --suite {suite} first"
         advice = did_you_mean(suite, held) or missing
         raise UserError(f"{folder} holds no samples of {suite}{advice}")
@@ -185,12 +190,27 @@ def _samples(suite: Suite, raw: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
                 "target": line["target"],
                 "responses": line["resps"],
                 "extracted": line["filtered_resps"],
-                # of a text's perplexity: its log-likelihood, beside which its length stands
-                "score": score[0] if isinstance(score, list | tuple) else score,
+                "score": _worth(metric, score),
                 "prompt_hash": line["prompt_hash"],
                 "target_hash": line["target_hash"],
                 "document_hash": line["doc_hash"],
             }
+
+
+def _worth(metric: str, value: Any) -> float | None:
+    """What a document alone is worth, of what the harness keeps of it; None where that is nothing.
+
+    Some metrics are of all documents at once. Of a choice they keep what is right and what was
+    answered; of a text's perplexity its log-likelihood and its length.
+    """
+    if isinstance(value, list | tuple) and len(value) == 2:
+        value = float(value[0] == value[1]) if is_share(metric) else value[0]
+    return _number(value)
+
+
+def is_share(metric: str) -> bool:
+    """Whether a metric is a share of 1, which is shown in percent."""
+    return _NO_SHARES.isdisjoint(metric.partition(",")[0].split("_"))
 
 
 def _asked(arguments: list[list[Any]]) -> tuple[str, list[str] | None]:

@@ -65,6 +65,7 @@ def _warn_of_loss(setup: Setup, held: dict[str, Any], console: Console) -> None:
             f"warning: this limited run replaces the whole score of {', '.join(lost)} in"
             f" {setup.out}; its responses stay stored (--out DIR keeps both)",
             style="yellow",
+            markup=False,
         )
 
 

@@ -71,6 +71,8 @@ def early(says, monkeypatch):
 ASKED = {
     "no model": ([], "one run or model, and 0 are given"),
     "two models": (["a", "b"], "one run or model, and 2 are given"),
+    "base and adapter": (["{model}", "--base", "--adapter", "x"], "--base and --adapter: give one"),
+    "a raised two": (["{model}", "--batch", "²"], "--batch: '²' is neither"),
     "no suite": (["{model}"], "--suite"),
     "a suite that is none": (["{model}", "--suite", "arc-ee"], "did you mean arc-e?"),
     "a task that is none": (
@@ -263,7 +265,9 @@ def test_documents_are_checked_before_the_model_loads(early, model, data, tmp_pa
     path.unlink()
     assert str(path.with_suffix("")) in early(*ask)
     shutil.rmtree(copied / "mmlu/sociology")
-    assert str(copied / "mmlu") in early(*ask)
+    said = early(*ask)
+    assert f"{copied / 'mmlu'} holds none of mmlu_social_sciences" in said
+    assert "one subject of each domain" in said
 
 
 # ------------------------------------------------------------------------- results
@@ -370,6 +374,10 @@ def test_results_that_cannot_be_compared_or_shown(early, finished):
     assert "a folder with results and a suite" in early("--show", a)
     assert "--json goes with" in early("--show", a, "arc-e", "--json")
     assert "--suite boolq" in early("--show", a, "boolq")
+    shutil.copy(a / "samples/arc-e.jsonl", b / "samples")  # of a run that ended before its result
+    assert "--suite arc-e" in early("--show", b, "arc-e")
+    assert "share no suite of boolq" in early("--compare", a, a, "--suite", "boolq")
+    assert "give one" in early("--compare", "--show", a, a)
     assert "holds no eval_results.json" in early("--show", finished / "none", "arc-e")
 
 

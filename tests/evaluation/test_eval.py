@@ -364,7 +364,7 @@ def test_acc_norm_is_per_character(random_model):
 def test_of_several_filters_the_samples_are_the_headlines(trained, data, tmp_path):
     found = ask(trained[0], ["gsm8k"], data, out=tmp_path / "out")
     suite = found["suites"]["gsm8k"]
-    lines = results.samples(tmp_path / "out", "gsm8k")
+    lines = results.samples(results.load(tmp_path / "out"), "gsm8k")
     assert len(lines) == suite["documents"] == 2
     assert mean(line["score"] for line in lines) == suite["score"]
     assert suite["metric"] == "exact_match,strict-match"
@@ -380,9 +380,37 @@ def test_the_perplexity_of_whole_texts(trained, tmp_path):
     suite = found["suites"]["wikitext"]
     assert suite["metric"] == "word_perplexity,none"
     assert suite["score"] > 1
-    lines = results.samples(tmp_path / "out", "wikitext")
+    lines = results.samples(results.load(tmp_path / "out"), "wikitext")
     assert [line["choices"] for line in lines] == [None, None]
     assert all(line["score"] < 0 for line in lines)  # log-likelihoods
+    assert f" {suite['score']:.2f} " in shown(report.table(found, ["wikitext"])), "not in percent"
+
+
+def test_a_score_of_all_documents_at_once(trained, data, tmp_path):
+    """Matthews' correlation: a document alone is right or wrong, and nothing is paired."""
+    folder, out = tmp_path / "data/glue/cola", tmp_path / "out"
+    folder.mkdir(parents=True)
+    rows = [{"sentence": f"The {w} is.", "label": n % 2, "idx": n} for n, w in enumerate("abcdef")]
+    for split in ("train", "validation", "test"):
+        (folder / f"{split}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    ask(trained[0], ["cola"], tmp_path / "data", out=out)
+    ask(trained[0], ["arc-e"], data, out=out)
+    lines = results.samples(results.load(out), "cola")
+    assert {line["score"] for line in lines} == {0, 1}
+    for line in lines:
+        scores = [response[0][0] for response in line["responses"]]
+        assert line["score"] == (scores.index(max(scores)) == rows[line["document"]]["label"])
+    assert command("--show", out, "cola", "--wrong").count("wrong") == 3
+    compared = comparison.compare(out, out)
+    assert (list(compared["suites"]), compared["left_out"]) == (["arc-e"], ["cola"])
+    assert "left out" in shown(comparison.table(compared))
+    with pytest.raises(UserError, match="cola are no means"):
+        comparison.compare(out, out, ["cola"])
+
+
+def test_a_task_that_cannot_be_built_is_one_sentence(trained, data):
+    with pytest.raises(UserError, match=r"ifeval cannot be built .*ModuleNotFoundError"):
+        ask(trained[0], ["ifeval"], data)
 
 
 def test_a_group_without_a_score_is_refused_with_its_tasks(trained, data):
