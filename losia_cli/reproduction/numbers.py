@@ -18,7 +18,8 @@ HOURS_PRO = "Time(h), Pro"
 MEMORY = "Mem(GB)"
 KEPT = "Kept(GB)"
 SECONDS = "Seconds"
-COSTS = (MEMORY, KEPT, HOURS, HOURS_PRO, SECONDS)  # columns where less is better
+LOSS = "Loss"
+COSTS = (MEMORY, KEPT, HOURS, HOURS_PRO, SECONDS, LOSS)  # columns where less is better
 AVERAGE = "Avg."
 
 Result = dict[str, Any]
@@ -35,6 +36,7 @@ class Number:
         seeds: how many were measured.
         paper: the paper's; None where it prints none.
         note: what ours is of, where that is not the whole: a part of the documents, a rate.
+        digits: how many are shown after the point.
     """
 
     ours: float | None
@@ -42,6 +44,7 @@ class Number:
     seeds: int = 0
     paper: float | None = None
     note: str = ""
+    digits: int = 1
 
     @property
     def difference(self) -> float | None:
@@ -192,7 +195,8 @@ def _costs(
 ) -> dict[str, Number]:
     """The longest training and the largest memory of a row's cells, as the paper's Table 1 has it.
 
-    A resumed training has no time: its first part was not counted.
+    A resumed training has no time: its first part was not counted. The loss on held-out rows is the
+    lowest, so that of the rate that is best by it.
     """
     if MEMORY not in beside.columns or cells[0].method == BASE:
         return {}
@@ -206,6 +210,9 @@ def _costs(
         fresh = (run["kept_for_backward_bytes"] for run in runs if not run["resumed_from"])
         kept = [one for one in fresh if one is not None]  # of the first batch
         found[KEPT] = Number(max(kept) / 1e9 if kept else None)
+    losses = [run["held_out_loss"] for run in runs if run.get("held_out_loss") is not None]
+    if LOSS in beside.columns and losses:
+        found[LOSS] = Number(min(losses), digits=3)
     longest = max(seconds) if seconds else None
     if SECONDS in beside.columns:
         return found | {SECONDS: Number(longest, paper=printed.get(SECONDS))}

@@ -85,7 +85,7 @@ def _lines(column: str, one: Number) -> dict[str, Text]:
 
 
 def _rounded(one: Number) -> str:
-    return "–" if one.ours is None else f"{one.ours:.1f}" + ("*" if one.note else "")
+    return "–" if one.ours is None else f"{one.ours:.{one.digits}f}" + "*" * bool(one.note)
 
 
 def _ours(one: Number) -> str:

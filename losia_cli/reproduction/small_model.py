@@ -48,6 +48,6 @@ def places() -> Iterator[Place]:
 def published() -> paper.Table:
     """No numbers to lay ours beside: the columns alone."""
     remembered = (SUITES[suite].column for suite in REMEMBERED)
-    columns = ("ARC-E", "GSM8K", *remembered, "Mem(GB)", "Kept(GB)", "Seconds")
+    columns = ("ARC-E", "GSM8K", *remembered, "Loss", "Mem(GB)", "Kept(GB)", "Seconds")
     title = "SmolLM2-135M taught two sets by every method, each at the best of three rates"
     return paper.Table(title, ("taught", "method"), columns, ())

@@ -289,6 +289,7 @@ class _Run:
                 "tokens": int(trainer.state.num_input_tokens_seen),
                 "peak_memory_bytes": peak,
                 "kept_for_backward_bytes": self.kept.nbytes,
+                "held_out_loss": _held_out_loss(trainer),
                 "trainable_parameters": trainable,
                 "total_parameters": total,
                 "begins_with_bos": self._begins_with_bos(),
@@ -388,6 +389,12 @@ def _checkpoint_bytes(trainer: Trainer) -> int:
     trainable = sum(size for size, trains in sizes if trains)
     adapter = hasattr(trainer.model, "peft_config")
     return (trainable if adapter else sum(size for size, _ in sizes)) + 3 * trainable
+
+
+def _held_out_loss(trainer: Trainer) -> float | None:
+    """The last evaluation's loss; None where nothing was held out."""
+    losses = [entry["eval_loss"] for entry in trainer.state.log_history if "eval_loss" in entry]
+    return losses[-1] if losses else None
 
 
 def _parameters(trainer: Trainer) -> tuple[int, int]:

@@ -193,6 +193,15 @@ def test_a_worker_finds_the_checkpoint_of_true_itself(recipe, train, tmp_path):
     assert checkpoints.asked(values, print) == tmp_path / "out/checkpoint-9"
 
 
+def test_the_loss_on_held_out_rows_is_recorded(train, tmp_path):
+    train(val_size=8, eval_strategy="steps", eval_steps=3, eval_on_start=True)
+    record = json.loads((tmp_path / "out/losia_run.json").read_text())
+    log = json.loads((tmp_path / "out/trainer_state.json").read_text())["log_history"]
+    losses = [entry["eval_loss"] for entry in log if "eval_loss" in entry]
+    assert len(losses) == 4
+    assert record["held_out_loss"] == losses[-1] < losses[0]
+
+
 def test_accumulation_is_a_larger_batch(train):
     """Rows of unequal length: the loss is averaged over the step's tokens, not over its batches."""
     small = train(

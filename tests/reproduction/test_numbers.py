@@ -30,11 +30,12 @@ def scored(score, of=100, documents=100, also=None, domains=None):
     }
 
 
-def run(seconds=3600.0, memory=20e9, resumed=None):
+def run(seconds=3600.0, memory=20e9, resumed=None, loss=None):
     return {
         "seconds": seconds,
         "peak_memory_bytes": memory,
         "kept_for_backward_bytes": memory / 4,
+        "held_out_loss": loss,
         "resumed_from": resumed,
     }
 
@@ -208,6 +209,24 @@ def test_what_is_forgotten_is_read_from_the_model_that_learned_best():
     columns = ("ARC-E", "PIQA", "HellaSwag", "Kept(GB)", "Seconds")
     assert [ours[name].ours for name in columns] == pytest.approx([60, 50, 20, 5, 60])
     assert "GSM8K" not in ours
+
+
+def test_the_loss_on_held_out_rows_is_that_of_the_best_rate():
+    plan = make("compare", methods=["LoRA r=5"])
+    losses = {
+        "learning_rate=0.0005": 1.25,
+        "learning_rate=0.001": 1.125,
+        "learning_rate=0.003": 1.5,
+    }
+
+    def found(cell):
+        held_out = losses.get(cell.overrides[-1]) if cell.dataset == "gsm8k" else None
+        return result(cell, **({} if cell.method == BASE else {"loss": held_out}))
+
+    numbers = collect(plan, found)
+    assert numbers["gsm8k", "LoRA r=5"]["Loss"].ours == 1.125
+    assert "1.125" in render.markdown("", numbers, ())
+    assert "Loss" not in numbers["arc-e", "LoRA r=5"]
 
 
 def test_the_comparison_is_drawn_with_what_there_is(tmp_path):
