@@ -2,7 +2,12 @@
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    PreTrainedModel,
+)
 
 VOCABULARY, HIDDEN, LAYERS = 64, 32, 3
 _SIZES = {
@@ -72,3 +77,15 @@ def assert_same(ours: dict[str, Tensor], theirs: dict[str, Tensor], **tolerance:
             msg=lambda m, n=name: f"{n}: {m}",
             **(tolerance or {"rtol": 1e-9, "atol": 1e-11}),
         )
+
+
+def seeing(depth=1):
+    """A model of a vision tower and a language model, which no AutoModelForCausalLM loads."""
+    text = {
+        "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "vocab_size": 64,
+        "num_attention_heads": 2, "num_key_value_heads": 2,
+        "rope_parameters": {"rope_type": "default", "mrope_section": [1, 1, 2]},
+    }  # fmt: skip
+    vision = {"depth": depth, "embed_dim": 16, "hidden_size": 16, "num_heads": 2, "patch_size": 4}
+    config = AutoConfig.for_model("qwen2_vl", text_config=text, vision_config=vision)
+    return AutoModelForImageTextToText.from_config(config)

@@ -74,7 +74,7 @@ def find(target: str, *, adapter: Path | None = None, base: bool = False) -> Che
         UserError: no such folder, no model or tokenizer in it, an adapter of another base.
     """
     folder = Path(target)
-    record = _record(folder)
+    record = _record(folder if adapter is None or base else adapter)
     recipe = record.get("recipe", {})
     if base:
         if adapter is not None:
@@ -88,10 +88,10 @@ def find(target: str, *, adapter: Path | None = None, base: bool = False) -> Che
         model = _folder(recipe["model_name_or_path"])
         return _checked(Checkpoint(f"the base of {target}", model, model, recipe=asked))
     if adapter is None and folder.is_dir() and (folder / ADAPTER).is_file():
-        adapter, model = folder, _folder(_adapter(folder)["base_model_name_or_path"])
-        tokenizer = folder if _files(folder, _TOKENIZER) else model
+        adapter, model = folder, _folder(_base_of(folder, recipe))
     else:
-        model = tokenizer = _folder(target)
+        model = _folder(target)
+    tokenizer = adapter if adapter and _files(adapter, _TOKENIZER) else model
     if adapter is not None and (adapter / ADAPTER).is_file():
         adapter = _of_the_base(adapter)
     bos = record.get("begins_with_bos")
@@ -104,6 +104,13 @@ def _record(folder: Path) -> dict[str, Any]:
         if (place / RECORD).is_file():
             return _object(place / RECORD)
     return {}
+
+
+def _base_of(adapter: Path, recipe: dict[str, Any]) -> str:
+    """What an adapter says of its base or, where it is not found from here, what its run says."""
+    named = _adapter(adapter)["base_model_name_or_path"]
+    run = recipe.get("model_name_or_path")
+    return run if run and not Path(named).is_dir() and Path(run).is_dir() else named
 
 
 def _of_the_base(adapter: Path) -> Path:

@@ -50,11 +50,16 @@ def open_folder(folder: Path, identity: str, name: str) -> dict[str, Result]:
     if not (folder / FILE).is_file():
         return {}
     found = load(folder)
+    if Path(found["folder"]) != folder:
+        raise UserError(
+            f"{folder / FILE} is LLaMA-Factory's, and would be lost: name another folder with"
+            " --out DIR"
+        )
     held = found["model"]
     if held["identity"] != identity:
         raise UserError(
-            f"{folder} holds the results of {held['name']}, whose weights are not those of"
-            f" {name}: name another folder with --out DIR"
+            f"{folder} holds the results of {held['name']}, whose weights or tokenizer are not"
+            f" those of {name}: name another folder with --out DIR"
         )
     return found["suites"]
 
@@ -67,18 +72,21 @@ def load(folder: Path) -> dict[str, Any]:
     """
     for place in (folder, folder / "eval"):
         path = place / FILE
-        if path.is_file():
-            try:
-                found = json.loads(path.read_text())
-                schema = found.get("schema")
-            except (ValueError, AttributeError) as error:
-                raise UserError(f"{path} is damaged: remove it and evaluate once more") from error
-            if schema != SCHEMA:
-                raise UserError(
-                    f"{path} was written in schema {schema}, and this version reads"
-                    f" {SCHEMA}: remove it and evaluate once more"
-                )
-            return {**found, "folder": str(place)}
+        if not path.is_file():
+            continue
+        try:
+            found = json.loads(path.read_text())
+            schema = found.get("schema")
+        except (ValueError, AttributeError) as error:
+            raise UserError(f"{path} is damaged: remove it and evaluate once more") from error
+        if schema is None and place == folder:  # LLaMA-Factory's own, of an evaluation in training
+            continue
+        if schema != SCHEMA:
+            raise UserError(
+                f"{path} was written in schema {schema}, and this version reads"
+                f" {SCHEMA}: remove it and evaluate once more"
+            )
+        return {**found, "folder": str(place)}
     there = "run `losia eval` on the model first" if folder.is_dir() else "there is no such folder"
     raise UserError(f"{folder} holds no {FILE}: {there}")
 

@@ -49,6 +49,7 @@ class LoSiACallback(TrainerCallback):
             with torch.random.fork_rng(devices=_cuda_devices(args.device)):
                 rounds = max(1, int(SCORED_SHARE * state.max_steps / len(batches)))
                 controller.score_first_subnets(batches, loss, rounds=rounds)
+            model.zero_grad()  # also of what is not the controller's: a value head
         controller.start(state.max_steps, args.get_warmup_steps(state.max_steps))
 
     def on_step_end(

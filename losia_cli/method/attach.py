@@ -50,11 +50,15 @@ def find_targets(model: PreTrainedModel, config: LoSiAConfig) -> list[Target]:
     first = 1 if head is not None and head.group == 0 else 0
     targets = [] if head is None else [head]
     layers_name, layers = decoder_layers(model)
+    group = first
     for index, layer in enumerate(layers):
-        for name, linear in layer.named_modules():
-            if type(linear) is nn.Linear and config.wants(name):
-                full_name = f"{layers_name}.{index}.{name}"
-                targets.append(_layer_target(full_name, linear, first + index, config))
+        found = [
+            _layer_target(f"{layers_name}.{index}.{name}", linear, group, config)
+            for name, linear in layer.named_modules()
+            if type(linear) is nn.Linear and config.wants(name)
+        ]
+        targets += found
+        group += bool(found)  # a layer of a hybrid model may have none of the names
     available = {n.rpartition(".")[2] for n, m in layers.named_modules() if type(m) is nn.Linear}
     if unknown := config.targets - available - {"all"}:
         raise LoSiAError(
@@ -67,13 +71,16 @@ def find_targets(model: PreTrainedModel, config: LoSiAConfig) -> list[Target]:
 def decoder_layers(model: nn.Module) -> tuple[str, nn.ModuleList]:
     """The name and the list of the decoder layers: the longest list of modules with linears.
 
-    A list within another (experts of a layer) is none.
+    A list within another (a layer's experts) is none, nor is one beside the decoder (what sees).
 
     Raises:
         LoSiAError: the model has no such list.
     """
+    find = getattr(model, "get_decoder", None)
+    decoder: nn.Module = (find() if callable(find) else None) or model
+    prefix = next((name for name, module in model.named_modules() if module is decoder), "")
     lists: list[tuple[str, nn.ModuleList]] = []
-    for name, module in model.named_modules():  # an outer one comes before those within
+    for name, module in decoder.named_modules(prefix=prefix):  # outer ones come before inner ones
         within = any(name.startswith(f"{outer}.") for outer, _ in lists)
         if isinstance(module, nn.ModuleList) and len(module) > 0 and not within:
             first = module[0].modules()

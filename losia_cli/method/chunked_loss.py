@@ -21,6 +21,7 @@ from losia_cli.method.linear import SubnetLinear
 
 IGNORED = -100
 LOGITS_PER_CHUNK = 2**25
+HALF_PER_CHUNK = 256  # tokens in a chunk of float16
 _OWN_LOSS_ONLY = ("shift_labels", "inputs_embeds")
 
 
@@ -69,7 +70,8 @@ def chunked_cross_entropy(
         softcap: Gemma-2's cap c on the logits, `c tanh(z / c)`.
     """
     subnet = head.subnet if isinstance(head, SubnetLinear) else None
-    return _ChunkedLoss.apply(hidden_TD, subnet, labels_T, head, softcap)
+    trains = torch.is_grad_enabled()
+    return _ChunkedLoss.apply(hidden_TD, subnet, labels_T, head, softcap, trains)
 
 
 def _chunked_forward(model: PreTrainedModel, inputs: dict[str, Any]) -> CausalLMOutputWithPast:
@@ -77,14 +79,15 @@ def _chunked_forward(model: PreTrainedModel, inputs: dict[str, Any]) -> CausalLM
     labels, items = inputs.pop("labels"), inputs.pop("num_items_in_batch", None)
     for name in ("logits_to_keep", "return_dict"):
         inputs.pop(name, None)
-    decoded = model.base_model(**inputs, return_dict=True)
     following = functional.pad(labels, (0, 1), value=IGNORED)[..., 1:].flatten()
-    labelled = following != IGNORED
-    hidden_TD = decoded.last_hidden_state.flatten(0, 1)[labelled]
+    labelled = (following != IGNORED).nonzero().flatten()  # waits for the device: before its work
+    decoded = model.base_model(**inputs, return_dict=True)
+    hidden_TD = decoded.last_hidden_state.flatten(0, 1).index_select(0, labelled)
     softcap = getattr(model.config.get_text_config(), "final_logit_softcapping", None)
     head = model.get_output_embeddings()
-    total = chunked_cross_entropy(hidden_TD, following[labelled], head, softcap)
-    count = labelled.sum().clamp(min=1) if items is None else items
+    labels_T = following.index_select(0, labelled)
+    total = chunked_cross_entropy(hidden_TD, labels_T, head, softcap)
+    count = max(len(labelled), 1) if items is None else items
     return CausalLMOutputWithPast(
         loss=total / count,
         past_key_values=getattr(decoded, "past_key_values", None),
@@ -122,6 +125,7 @@ class _ChunkedLoss(torch.autograd.Function):
         labels: Tensor,
         head: nn.Linear,
         softcap: float | None,
+        trains: bool,
     ) -> Tensor:
         device = hidden.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
@@ -129,19 +133,25 @@ class _ChunkedLoss(torch.autograd.Function):
         wide = torch.promote_types(torch.float32, hidden.dtype)
         loss = hidden.new_zeros((), dtype=wide)
         trained = head if isinstance(head, SubnetLinear) and ctx.needs_input_grad[1] else None
-        grads = _Gradients(hidden, trained)
+        grads = _Gradients(hidden, trained) if trains else None
         size = max(1, LOGITS_PER_CHUNK // head.out_features)
         with torch.autocast(device, enabled=False):
             weight = head.weight.detach().to(dtype or hidden.dtype)
+            if weight.dtype == torch.float16:  # whose sums over many tokens leave its range
+                size = min(size, HALF_PER_CHUNK)
             bias = None if head.bias is None else head.bias.detach().to(weight.dtype)
             for start in range(0, len(labels), size):
                 piece = slice(start, start + size)
                 x = hidden[piece].to(weight.dtype)
                 logits = functional.linear(x, weight, bias)
+                if grads is None:
+                    loss += _loss(logits, labels[piece], softcap, wide)
+                    continue
                 part, grad_logits = _loss_and_gradient(logits, labels[piece], softcap, wide)
                 loss += part
                 grads.add(piece, grad_logits, x, weight)
-        ctx.save_for_backward(grads.hidden, grads.of_subnet(), grads.full)
+        if grads is not None:
+            ctx.save_for_backward(grads.hidden, grads.of_subnet(), grads.full)
         return loss
 
     @staticmethod
@@ -149,10 +159,10 @@ class _ChunkedLoss(torch.autograd.Function):
     def backward(ctx: Any, grad_loss: Tensor) -> tuple[Tensor | None, ...]:
         grad_hidden, grad_subnet, grad_full = ctx.saved_tensors
         if grad_full is not None:
-            ctx.head.score.gradient.add_(grad_full * grad_loss)
+            ctx.head.score.gradient.add_(grad_full.mul_(grad_loss))  # no second one of its size
         grad_hidden = (grad_hidden * grad_loss).to(grad_hidden.dtype)
         grad_subnet = None if grad_subnet is None else grad_subnet * grad_loss
-        return grad_hidden, grad_subnet, None, None, None
+        return grad_hidden, grad_subnet, None, None, None, None
 
 
 class _Gradients:
@@ -191,9 +201,13 @@ def _loss_and_gradient(
     """Summed cross-entropy in `wide` of `(t, V)` logits, and its gradient in the logits' dtype."""
     with torch.enable_grad():
         leaf = logits.detach().requires_grad_()
-        capped = leaf.to(wide)
-        if softcap is not None:
-            capped = softcap * torch.tanh(capped / softcap)
-        loss = functional.cross_entropy(capped, labels, reduction="sum")
+        loss = _loss(leaf, labels, softcap, wide)
         (gradient,) = torch.autograd.grad(loss, leaf)
     return loss.detach(), gradient
+
+
+def _loss(logits: Tensor, labels: Tensor, softcap: float | None, wide: torch.dtype) -> Tensor:
+    capped = logits.to(wide)
+    if softcap is not None:
+        capped = softcap * torch.tanh(capped / softcap)
+    return functional.cross_entropy(capped, labels, reduction="sum")

@@ -19,7 +19,7 @@ from losia_cli.method.config import LoSiAConfig, LoSiAError
 from losia_cli.method.importance import GradientScore, Score, SensitivityScore
 from losia_cli.method.linear import SubnetLinear
 from losia_cli.method.movement import MovementCheck
-from losia_cli.method.ranks import average_over_ranks, from_first_rank
+from losia_cli.method.ranks import average_over_ranks, from_first_rank, smallest
 from losia_cli.method.subnet import Subnet, carry_over_, overlap
 from losia_cli.method.timeline import Timeline, automatic_period
 
@@ -174,7 +174,8 @@ class LoSiAController:
         """
         waiting = sorted(self.groups)
         at_a_time = math.ceil(len(waiting) / rounds)
-        budget = free_memory(self._device()) // 2 if memory is None else memory
+        free = free_memory(self._device()) // 2 if memory is None else memory
+        budget = smallest(free, self._device())
         while waiting:
             now = self._fitting(waiting[:at_a_time], budget)
             try:
@@ -232,16 +233,29 @@ class LoSiAController:
         self._set_scores(self.step)
 
     def _drop_gradients(self) -> None:
-        for layer in self.layers.values():
-            if layer.score is not None:
-                layer.score.gradient.zero_()
+        for _, score in self._scored():
+            score.gradient.zero_()
+
+    def _scored(self) -> list[tuple[SubnetLinear, Score]]:
+        layers = self.layers.values()
+        return [(layer, layer.score) for layer in layers if layer.score is not None]
 
     def _advance_scores(self, loss_scale: float) -> None:
-        for layer in self.layers.values():
-            if layer.score is not None:
-                layer.score.gradient /= loss_scale
-                average_over_ranks(layer.score.gradient)
-                layer.score.advance(layer.weight.detach())
+        scored = self._scored()
+        for _, score in scored:
+            if loss_scale != 1:
+                score.gradient /= loss_scale
+            average_over_ranks(score.gradient)
+        for (layer, score), finite in zip(scored, self._finite(), strict=True):
+            if finite:
+                score.advance(layer.weight.detach())
+            else:
+                score.gradient.zero_()
+
+    def _finite(self) -> list[bool]:
+        """Whether each score's gradient is: one answer from the device for all of them."""
+        sums = [score.gradient.sum() for _, score in self._scored()]
+        return torch.stack(sums).isfinite().tolist() if sums else []
 
     def _set_scores(self, step: int) -> None:
         """Give a score to the linears that are measured at `step`, and to no other."""
@@ -324,11 +338,29 @@ class LoSiAController:
         for group in groups:
             for name in self.groups[group]:
                 self.layers[name].score = self._new_score(self.layers[name])
+        # |g| of all batches is one sum, which a scale would divide again and again
+        scale = 1.0 if self.config.importance == "gradient" else self.loss_scale()
         for batch in batches:
-            loss(batch).backward()
-            self._advance_scores(loss_scale=1.0)
+            scale, fits = self._backward(batch, loss, scale)
+            if not smallest(int(fits), self._device()):  # on any rank: all of them score alike
+                raise torch.OutOfMemoryError("the scores of these groups do not fit")
+            self._advance_scores(scale)
         for parameter in self._model.parameters():
             parameter.grad = None
+
+    def _backward(
+        self, batch: Any, loss: Callable[[Any], Tensor], scale: float
+    ) -> tuple[float, bool]:
+        """One batch's gradients, at a scale at which they are finite; whether they fit."""
+        try:
+            (loss(batch) * scale).backward()
+            while scale > 1 and not all(self._finite()):
+                self._drop_gradients()
+                scale /= 2
+                (loss(batch) * scale).backward()
+        except torch.OutOfMemoryError:
+            return scale, False
+        return scale, True
 
     def _forget_scores(self) -> None:
         for layer in self.layers.values():

@@ -23,7 +23,7 @@ class Score(Protocol):
     gradient: Tensor
 
     def advance(self, weight: Tensor) -> None:
-        """Take in the optimizer step's gradient."""
+        """Take in the optimizer step's gradient, which is finite."""
 
     def value(self) -> Tensor:
         """The importance, `(N, M)`."""
@@ -42,14 +42,10 @@ class SensitivityScore:
         self.betas = betas
 
     def advance(self, weight: Tensor) -> None:
-        """Move both averages by one step; the uncertainty uses the new average, as Eq. 5 has it.
-
-        A gradient that is not finite (a step that a loss scaler skipped) is dropped.
-        """
-        if torch.isfinite(self.gradient.sum()):
-            now = sensitivity(self.gradient, weight)
-            self.smoothed.lerp_(now, 1 - self.betas[0])
-            self.uncertainty.lerp_(now.sub_(self.smoothed).abs_(), 1 - self.betas[1])
+        """Move both averages by one step; the uncertainty uses the new average, as Eq. 5 has it."""
+        now = sensitivity(self.gradient, weight)
+        self.smoothed.lerp_(now, 1 - self.betas[0])
+        self.uncertainty.lerp_(now.sub_(self.smoothed).abs_(), 1 - self.betas[1])
         self.gradient.zero_()
 
     def value(self) -> Tensor:
@@ -68,9 +64,7 @@ class GradientScore:
         self.gradient = torch.zeros_like(like)
 
     def advance(self, weight: Tensor) -> None:
-        """The gradient is the score, whatever the weight; one that is not finite is dropped."""
-        if not torch.isfinite(self.gradient.sum()):
-            self.gradient.zero_()
+        """The gradient is the score, whatever the weight."""
 
     def value(self) -> Tensor:
         """`|g|`, `(N, M)`."""

@@ -1,5 +1,6 @@
 """What ranks must agree on when several train together: the scores and the choice."""
 
+import torch
 from torch import Tensor, distributed
 
 from losia_cli.method.subnet import Subnet
@@ -18,6 +19,15 @@ def from_first_rank(subnet: Subnet) -> Subnet:
         if indices is not None and _world_size() > 1:
             distributed.broadcast(indices, src=0)
     return subnet
+
+
+def smallest(number: int, device: torch.device) -> int:
+    """The smallest of all ranks' numbers."""
+    if _world_size() == 1:
+        return number
+    found = torch.tensor(number, device=device)
+    distributed.all_reduce(found, distributed.ReduceOp.MIN)
+    return int(found)
 
 
 def _world_size() -> int:

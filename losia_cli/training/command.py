@@ -15,7 +15,7 @@ from losia_cli.recipes import Recipe
 from losia_cli.training import checkpoints, launch
 from losia_cli.training.guards import Interrupted
 from losia_cli.training.model import check_model
-from losia_cli.training.run import settings_of, settle_output, train
+from losia_cli.training.run import finished, settings_of, settle_output, train
 
 
 def run(recipe: Recipe, arguments: list[str], console: Console) -> int:
@@ -36,6 +36,9 @@ def run(recipe: Recipe, arguments: list[str], console: Console) -> int:
         resume = settle_output(
             recipe, lambda what: console.print(f"warning: {what}", style="yellow", markup=False)
         )
+        if resume is not None and finished(resume, Path(recipe.values["output_dir"])):
+            console.print(f"nothing is left to train: {resume} is the last of a finished run")
+            return 0
         if launch.wants_torchrun():
             settled = [f"resume_from_checkpoint={resume}"] if resume else []
             return launch.torchrun([*arguments, *settled])

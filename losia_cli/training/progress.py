@@ -26,6 +26,7 @@ class RunProgress(TrainerCallback):
 
     Attributes:
         begun: whether the first step has begun.
+        start: the time, and the steps and tokens that an earlier part of the run had done.
     """
 
     begun = False
@@ -41,7 +42,7 @@ class RunProgress(TrainerCallback):
             disable=not console.is_terminal,
         )
         self._latest: dict[str, Any] = {}
-        self._start = (0.0, 0, 0)
+        self.start = (0.0, 0, 0)
         self._task: Any = None
 
     def on_train_begin(
@@ -49,7 +50,7 @@ class RunProgress(TrainerCallback):
     ) -> None:
         """Show the bar on the first rank."""
         if state.is_world_process_zero:
-            self._start = (time.monotonic(), state.global_step, state.num_input_tokens_seen)
+            self.start = (time.monotonic(), state.global_step, state.num_input_tokens_seen)
             self._task = self.bar.add_task("", total=state.max_steps, completed=state.global_step)
             self.bar.start()
 
@@ -88,8 +89,8 @@ class RunProgress(TrainerCallback):
         self.bar.stop()
 
     def _line(self, state: TrainerState) -> str:
-        seconds = time.monotonic() - self._start[0]
-        speed = (state.num_input_tokens_seen - self._start[2]) / seconds
+        seconds = time.monotonic() - self.start[0]
+        speed = (state.num_input_tokens_seen - self.start[2]) / seconds
         parts = [
             f"{label} {self._latest[key]:{form}}"
             for label, key, form in (
@@ -117,8 +118,8 @@ class RunProgress(TrainerCallback):
         return [f"{what} {_groups(groups)}" for what, groups in turns if groups]
 
     def _time_left(self, state: TrainerState) -> str:
-        done = state.global_step - self._start[1]
-        left = (time.monotonic() - self._start[0]) / done * (state.max_steps - state.global_step)
+        done = state.global_step - self.start[1]
+        left = (time.monotonic() - self.start[0]) / done * (state.max_steps - state.global_step)
         return f"{int(left) // 3600}:{int(left) // 60 % 60:02}:{int(left) % 60:02}"
 
 

@@ -1,6 +1,7 @@
 """One training run: checks first, then LLaMA-Factory's workflow, then proof and record."""
 
 import errno
+import json
 import os
 import shutil
 import time
@@ -116,20 +117,27 @@ def settle_output(recipe: Recipe, warn: Callable[[str], None]) -> Path | None:
     output = Path(recipe.values["output_dir"])
     if recipe.values.get("resume_from_checkpoint"):
         _expect_resumable(recipe.values, output)
-        return checkpoints.asked(recipe.values, warn)
+    checkpoint = checkpoints.asked(recipe.values, warn)
+    if checkpoint is not None and checkpoint.resolve().parent == output.resolve():
+        return checkpoint
     if output.exists() and not output.is_dir():
         raise UserError(f"output_dir: {output} is a file; name a folder")
     trains = recipe.values.get("do_train")  # what only evaluates leaves all that is there
     if not trains or not output.exists() or not any(output.iterdir()):
-        return None
+        return checkpoint
     if not recipe.values.get("overwrite_output_dir"):
         raise UserError(
-            f"the output folder {output} is not empty: go on with its run by "
-            "resume_from_checkpoint=true, replace it by overwrite_output_dir=true, or choose "
-            "another output_dir"
+            f"the output folder {output} is not empty: choose another output_dir, go on with its "
+            "run by resume_from_checkpoint=true, or replace it by overwrite_output_dir=true"
         )
-    _clear(output, _models(recipe.values))
-    return None
+    _clear(output, [*_models(recipe.values), *([checkpoint.resolve()] if checkpoint else [])])
+    return checkpoint
+
+
+def finished(checkpoint: Path, output: Path) -> bool:
+    """Whether a checkpoint is the last of a run whose results are all there."""
+    state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+    return state["global_step"] >= state["max_steps"] > 0 and (output / record.RECORD).is_file()
 
 
 def _expect_resumable(values: Mapping[str, Any], output: Path) -> None:
@@ -193,7 +201,9 @@ class _Run:
         # Settled by `settle_output`; where it says yes, LLaMA-Factory removes the run's log.
         trains = bool(self.recipe.values.get("do_train"))
         arguments["overwrite_output_dir"] = trains and self.resume is None
-        arguments.setdefault("include_num_input_tokens_seen", "non_padding")
+        # the mask of neat packing is no count of tokens, and what is packed is not padded
+        counted = "all" if self.recipe.values.get("neat_packing") else "non_padding"
+        arguments.setdefault("include_num_input_tokens_seen", counted)
         config = settings_of(self.recipe)
         if config is not None:
             arguments.setdefault("ddp_find_unused_parameters", False)
@@ -273,10 +283,11 @@ class _Run:
             model = trainer.accelerator.unwrap_model(trainer.model)
             record.verify_saved(model, self.output)
         trainable, total = _parameters(trainer)
+        _, before_steps, before_tokens = self.progress.start  # of what was resumed
         record.write_record(
             self.output,
             {
-                "recipe": values,
+                "recipe": values | _found_from_anywhere(values),
                 "sources": self.recipe.sources,
                 "versions": record.versions(),
                 "seed": trainer.args.seed,
@@ -286,7 +297,7 @@ class _Run:
                 "resumed_from": self.resume,
                 "steps": trainer.state.global_step,
                 "seconds": round(seconds, 2),
-                "tokens": int(trainer.state.num_input_tokens_seen),
+                "tokens": int(trainer.state.num_input_tokens_seen) - before_tokens,
                 "peak_memory_bytes": peak,
                 "kept_for_backward_bytes": self.kept.nbytes,
                 "held_out_loss": _held_out_loss(trainer),
@@ -297,7 +308,7 @@ class _Run:
             },
         )
         self.console.print(
-            f"done: {trainer.state.global_step} steps in {seconds:.0f} s, "
+            f"done: {trainer.state.global_step - before_steps} steps in {seconds:.0f} s, "
             f"peak memory {peak / 1e9:.2f} GB; the model is in {self.output}"
             + (", reloaded and compared" if reloads else "")
         )
@@ -326,7 +337,7 @@ def _loss_of(trainer: Trainer) -> Callable[[Any], Tensor]:
     def loss(batch: Any) -> Tensor:
         inputs = trainer._prepare_inputs(batch)
         with trainer.compute_loss_context_manager():
-            return trainer.compute_loss(trainer.model_wrapped, inputs)
+            return trainer.compute_loss(trainer.model, inputs)  # ranks average the scores alone
 
     return loss
 
@@ -389,6 +400,16 @@ def _checkpoint_bytes(trainer: Trainer) -> int:
     trainable = sum(size for size, trains in sizes if trains)
     adapter = hasattr(trainer.model, "peft_config")
     return (trainable if adapter else sum(size for size, _ in sizes)) + 3 * trainable
+
+
+def _found_from_anywhere(values: Mapping[str, Any]) -> dict[str, str]:
+    """Folders that `losia eval` and `losia chat` will look for, from wherever they are called."""
+    named = {
+        key: Path(str(values[key]))
+        for key in ("model_name_or_path", "eval_data")
+        if values.get(key)
+    }
+    return {key: str(path.absolute()) for key, path in named.items() if path.is_dir()}
 
 
 def _held_out_loss(trainer: Trainer) -> float | None:

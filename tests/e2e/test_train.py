@@ -94,10 +94,47 @@ def test_resuming_is_never_having_stopped(train, tmp_path, stage):
 @pytest.mark.parametrize("length", [{"max_steps": 6}, {"max_steps": -1, "num_train_epochs": 1}])
 def test_a_finished_run_has_no_step_left(train, tmp_path, length):
     whole = train("out", save_steps=6 if "num_train_epochs" not in length else 36, **length)
+    (tmp_path / "out/losia_run.json").unlink()  # else nothing is done at all
     again = train("out", save_steps=1000, resume_from_checkpoint=True, **length)
     assert same(again, whole)
     record = json.loads((tmp_path / "out/losia_run.json").read_text())
     assert record["steps"] == (36 if "num_train_epochs" in length else 6)
+
+
+def test_going_on_with_a_finished_run_leaves_its_results_alone(train, tmp_path):
+    train(save_steps=3)
+    before = {p.name: p.read_bytes() for p in (tmp_path / "out").iterdir() if p.is_file()}
+    train(save_steps=3, resume_from_checkpoint=True)
+    assert before == {p.name: p.read_bytes() for p in (tmp_path / "out").iterdir() if p.is_file()}
+
+
+def test_a_resumed_run_counts_its_own_part(train, tmp_path):
+    train(save_steps=6)
+    whole = json.loads((tmp_path / "out/losia_run.json").read_text())
+    resume = str(tmp_path / "out/checkpoint-6")
+    train("again", resume_from_checkpoint=resume, save_steps=100)
+    part = json.loads((tmp_path / "again/losia_run.json").read_text())
+    assert 0 < part["tokens"] < whole["tokens"] / 2
+    assert (part["steps"], part["resumed_from"]) == (9, resume)
+
+
+def test_another_runs_folder_is_not_written_into_by_resuming(train, tmp_path):
+    train("first", save_steps=5)
+    resume = str(tmp_path / "first/checkpoint-5")
+    train("second", save_steps=5, max_steps=5)
+    changes = {"resume_from_checkpoint": resume, "save_steps": 5}
+    with pytest.raises(UserError, match="second is not empty"):
+        train("second", **changes)
+    train("second", overwrite_output_dir=True, **changes)
+    left = {path.name for path in (tmp_path / "second").glob("checkpoint-*")}
+    assert left == {"checkpoint-9"}
+
+
+@pytest.mark.parametrize("packing", ["packing", "neat_packing"])
+def test_tokens_of_packed_rows_are_counted(train, tmp_path, packing):
+    train(**{packing: True}, max_steps=2)
+    record = json.loads((tmp_path / "out/losia_run.json").read_text())
+    assert record["tokens"] == 2 * 4 * 64
 
 
 def test_resume_true_takes_the_newest_whole_checkpoint(train, tmp_path):

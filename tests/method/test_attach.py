@@ -6,7 +6,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from losia_cli.method import LoSiAConfig, LoSiAError, attach
 from losia_cli.method.attach import decoder_layers, find_targets, share
-from tests.models import ARCHITECTURES, LAYERS, tiny
+from tests.models import ARCHITECTURES, LAYERS, seeing, tiny
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
@@ -101,6 +101,26 @@ def test_a_short_convolution_is_no_fused_expert():
     assert {"model.layers.0.conv.in_proj", "model.layers.1.self_attn.q_proj"} <= set(
         controller.layers
     )
+
+
+def test_groups_are_numbered_without_gaps():
+    """Those of a hybrid's layers that have the names; a gap would be a slot that turns nothing."""
+    small = {
+        "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 4, "vocab_size": 32,
+        "num_attention_heads": 2, "num_key_value_heads": 2,
+        "layer_types": ["conv", "full_attention"] * 2,
+    }  # fmt: skip
+    model = AutoModelForCausalLM.from_config(AutoConfig.for_model("lfm2", **small))
+    controller = attach(model, LoSiAConfig(target="q_proj,k_proj"))
+    assert {group: len(names) for group, names in controller.groups.items()} == {0: 1, 1: 2, 2: 2}
+
+
+def test_what_sees_is_no_decoder():
+    """However deep it is."""
+    model = seeing(depth=4)
+    controller = attach(model, LoSiAConfig())
+    assert all(name == "lm_head" or ".language_model." in name for name in controller.layers)
+    assert len(controller.groups) == 1 + 2
 
 
 def test_experts_of_a_layer_are_no_decoder_layers():

@@ -38,17 +38,6 @@ def test_micro_batches_add_up_before_the_averages_move():
     assert torch.equal(parts.value(), whole.value())
 
 
-def test_a_gradient_that_is_not_finite_moves_nothing():
-    score = SensitivityScore(torch.empty(1, 1), (0.85, 0.85))
-    score.gradient += 1.0
-    score.advance(torch.ones(1, 1))
-    before = score.value().clone()
-    score.gradient += float("inf")
-    score.advance(torch.ones(1, 1))
-    assert torch.equal(score.value(), before)
-    assert score.gradient.item() == 0
-
-
 def test_gradient_score_is_the_size_of_the_gradient():
     score = GradientScore(torch.empty(1, 2))
     score.gradient += torch.tensor([[-3.0, 2.0]])

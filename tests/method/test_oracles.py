@@ -6,8 +6,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import TrainingArguments
+from transformers.trainer_callback import TrainerControl, TrainerState
 
+from losia_cli.integrations.callback import LoSiACallback
 from losia_cli.method import LoSiAConfig, LoSiAError, attach, use_chunked_loss
+from losia_cli.method.subnet import overlap
 from tests.models import ARCHITECTURES, assert_same, batches, loss_of, tiny, weights
 
 FULL = {"rank_factor": 1.0, "output_factor": 1.0, "initial_subnet": "random"}
@@ -390,13 +394,74 @@ def test_start_without_the_scores_it_needs_is_refused():
         controller.start(10)
 
 
-def test_a_subnet_that_stands_still_is_named():
+def test_a_subnet_that_no_gradient_reaches_is_named():
     run = Run(tiny(), LoSiAConfig(**MOVING)).start()
     run.controller.layers["model.layers.1.mlp.up_proj"].subnet.requires_grad_(False)
-    with pytest.raises(
-        LoSiAError, match=r"did not move 1 of 22 subnets, model\.layers\.1\.mlp\.up"
-    ):
+    with pytest.raises(LoSiAError, match=r"reaches 1 of 22 .* \(model\.layers\.1\.mlp\.up_proj\)"):
         run.steps(batches(1))
+
+
+def test_subnets_that_all_stand_still_are_told():
+    run = Run(tiny(), LoSiAConfig(**MOVING)).start()
+    for group in run.optimizer.param_groups:
+        group["weight_decay"] = 0.0
+    for layer in run.controller.layers.values():
+        layer.subnet.register_hook(torch.zeros_like)
+    with pytest.raises(LoSiAError, match="moved no subnet"):
+        run.steps(batches(1))
+
+
+def test_what_leads_to_zeros_may_stand_still():
+    """An expanded block's output begins at zero: no gradient comes past it, and then it does."""
+    model = tiny()
+    with torch.no_grad():
+        model.model.layers[1].mlp.down_proj.weight.zero_()
+    run = Run(model, LoSiAConfig(**MOVING)).start()
+    up = run.controller.layers["model.layers.1.mlp.up_proj"]
+    before = up.subnet.detach().clone()
+    for group in run.optimizer.param_groups:
+        group["weight_decay"] = 0.0
+    run.steps(batches(1))
+    assert torch.equal(up.subnet, before)
+    run.steps(batches(1, seed=9))
+    assert not torch.equal(up.subnet, before)
+
+
+@pytest.mark.parametrize("scale", [2.0**16, 2.0**40])
+def test_first_subnets_are_scored_at_the_scale_of_half_precision(scale):
+    """Gradients that float16 would round to nothing choose what float32's do."""
+    config = LoSiAConfig(**{**MOVING, "initial_subnet": "scored"})
+    wide, half = tiny(dtype=torch.float32), tiny(dtype=torch.float32).half()
+    chosen = []
+    for model in (wide, half):
+        controller = attach(model, config)
+        if model is half:
+            controller.loss_scale = lambda: scale
+        controller.score_first_subnets(
+            batches(2), lambda ids, model=model: 1e-5 * loss_of(model, ids).float()
+        )
+        chosen.append({n: layer.selected for n, layer in controller.layers.items()})
+    same = [overlap(chosen[0][name], chosen[1][name]) for name in chosen[0]]
+    assert sum(same) / len(same) > 0.9
+
+
+def test_scoring_leaves_no_gradient_behind():
+    """Not in what surrounds the model either: a value head would begin with the scored batches'."""
+    model = tiny()
+    controller = attach(model, LoSiAConfig(**{**MOVING, "initial_subnet": "scored"}))
+    around = torch.nn.Module()
+    around.model, around.head = model, torch.nn.Linear(1, 1)
+    rows = [{"input_ids": ids[0]} for ids in batches(8)]
+    loader = torch.utils.data.DataLoader(rows, batch_size=2)
+
+    def loss(batch):
+        return around.head(loss_of(model, batch["input_ids"])[None].float()).sum()
+
+    callback = LoSiACallback(controller, loss)
+    args = TrainingArguments(per_device_train_batch_size=2, use_cpu=True)
+    state = TrainerState(max_steps=12)
+    callback.on_train_begin(args, state, TrainerControl(), model=around, train_dataloader=loader)
+    assert all(parameter.grad is None for parameter in around.parameters())
 
 
 def test_a_frozen_weight_that_moves_is_named():

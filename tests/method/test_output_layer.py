@@ -8,6 +8,8 @@ import torch
 
 from losia_cli.method import LoSiAConfig, attach, use_chunked_loss
 from losia_cli.method import chunked_loss as chunks
+from losia_cli.method.linear import SubnetLinear
+from losia_cli.method.subnet import Subnet
 from tests.models import ARCHITECTURES, batches, loss_of, tiny
 
 
@@ -45,6 +47,34 @@ def test_chunked_loss_gives_the_same_gradients(monkeypatch):
         for name, layer in controllers[0].layers.items():
             other = controllers[1].layers[name].subnet.grad
             torch.testing.assert_close(layer.subnet.grad, other, rtol=1e-4, atol=1e-6)
+
+
+def test_without_gradients_only_the_loss_is_computed(monkeypatch):
+    model = tiny()
+    attach(model, LoSiAConfig(output_factor=0.5))
+    use_chunked_loss(model)
+    with_gradients = model(**masked_batch()).loss.detach()
+
+    def never(*_):
+        raise AssertionError("a gradient was computed")
+
+    monkeypatch.setattr(chunks, "_loss_and_gradient", never)
+    with torch.no_grad():
+        assert torch.equal(model(**masked_batch()).loss, with_gradients)
+
+
+def test_many_tokens_of_one_label_stay_within_half_precision():
+    torch.manual_seed(0)
+    head = torch.nn.Linear(8, 16, bias=False).half()
+    layer = SubnetLinear(head, Subnet(None, None))
+    hidden = torch.randn(4096, 8).half()
+    hidden[:, 0] = 30
+    labels = torch.zeros(4096, dtype=torch.long)
+    chunks.chunked_cross_entropy(hidden.requires_grad_(), labels, layer).backward()
+    assert layer.subnet.grad.isfinite().all()
+    wide = head.weight.detach().float().requires_grad_()
+    torch.nn.functional.cross_entropy(hidden.float() @ wide.t(), labels, reduction="sum").backward()
+    torch.testing.assert_close(layer.subnet.grad, wide.grad, rtol=1e-2, atol=1.0)
 
 
 def test_a_model_with_logits_of_its_own_keeps_its_loss():

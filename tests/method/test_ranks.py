@@ -19,7 +19,9 @@ def run(model, wrapped, data):
     wrapped = wrapped(model)
     optimizer = torch.optim.AdamW(controller.parameter_groups(), lr=1e-2)
     controller.drive(optimizer)
-    controller.score_first_subnets(data[:2], lambda ids: loss_of(wrapped, ids))
+    # each rank has another memory; the smallest holds for all
+    memory = 2**12 if distributed.is_initialized() and distributed.get_rank() else 2**40
+    controller.score_first_subnets(data[:2], lambda ids: loss_of(model, ids), memory)
     controller.start(STEPS)
     for ids in data:
         loss_of(wrapped, ids).backward()

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from transformers import AutoConfig, AutoModelForImageTextToText, TrainingArguments
+from transformers import AutoConfig, TrainingArguments
 from transformers.trainer_callback import TrainerControl, TrainerState
 
 from losia_cli.errors import UserError
@@ -10,29 +10,17 @@ from losia_cli.method import LoSiAConfig
 from losia_cli.training.guards import FiniteGradients
 from losia_cli.training.model import check_model
 from losia_cli.training.record import verify_saved
-from tests.models import tiny
+from tests.models import seeing, tiny
 
 
-@pytest.fixture
-def seeing():
-    """A model that no AutoModelForCausalLM loads."""
-    text = {
-        "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "vocab_size": 64,
-        "num_attention_heads": 2, "num_key_value_heads": 2,
-        "rope_parameters": {"rope_type": "default", "mrope_section": [1, 1, 2]},
-    }  # fmt: skip
-    vision = {"depth": 1, "embed_dim": 16, "hidden_size": 16, "num_heads": 2, "patch_size": 4}
-    config = AutoConfig.for_model("qwen2_vl", text_config=text, vision_config=vision)
-    return AutoModelForImageTextToText.from_config(config)
-
-
-def test_a_model_that_sees_reloads_as_its_own_kind(seeing, tmp_path):
-    seeing.save_pretrained(tmp_path)
-    verify_saved(seeing, tmp_path)
+def test_a_model_that_sees_reloads_as_its_own_kind(tmp_path):
+    model = seeing()
+    model.save_pretrained(tmp_path)
+    verify_saved(model, tmp_path)
     with torch.no_grad():
-        seeing.lm_head.weight[3] += 1
+        model.lm_head.weight[3] += 1
     with pytest.raises(UserError, match="other logits"):
-        verify_saved(seeing, tmp_path)
+        verify_saved(model, tmp_path)
 
 
 def test_a_quantized_checkpoint_is_refused_before_it_is_loaded(tmp_path):
