@@ -14,17 +14,10 @@ from losia_cli.reproduction.cell import untrained
 from losia_cli.reproduction.inputs import few_rows
 from losia_cli.reproduction.live import remaining
 from losia_cli.reproduction.run import commands, one_gpu, to_do
-from losia_cli.reproduction.store import DONE, WAITING, Store
+from losia_cli.reproduction.store import DONE, WAITING
 from losia_cli.reproduction.tables import cell
 from losia_cli.training.checkpoints import MANIFEST
 from losia_cli.training.record import RECORD
-
-
-@pytest.fixture
-def store(tmp_path):
-    made = Store(tmp_path / "a: b #1", {"miniature": False})
-    made.open()
-    return made
 
 
 def finish(one, store, seconds=60.0):

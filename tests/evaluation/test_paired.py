@@ -1,0 +1,61 @@
+"""What of a result is compared, and with what."""
+
+import math
+
+import pytest
+
+from losia_cli.errors import UserError
+from losia_cli.evaluation import comparison, results
+from losia_cli.evaluation.suites import SUITES
+
+
+def raw(score):
+    task = SUITES["gsm8k-5shot"].task
+    line = {
+        "doc_id": 0, "arguments": [["Q", {}]], "target": "1", "resps": [["1"]],
+        "filtered_resps": ["1"], "metrics": ["exact_match"], "prompt_hash": "p",
+        "target_hash": "t", "doc_hash": "d",
+    }  # fmt: skip
+    worth = {"strict-match": 0.0, "flexible-extract": 1.0}
+    return {
+        "results": {task: {f"exact_match,{name}": score for name in worth}},
+        "samples": {
+            task: [{**line, "filter": name, "exact_match": one} for name, one in worth.items()]
+        },
+        "n-samples": {task: {"effective": 1, "original": 1}},
+        "n-shot": {task: 5},
+    }
+
+
+def test_the_samples_are_the_headline_filters_wherever_it_stands():
+    assert SUITES["gsm8k-5shot"].metric == "exact_match,flexible-extract"
+    (line,) = results._samples(SUITES["gsm8k-5shot"], raw(1.0))
+    assert line["score"] == 1.0
+
+
+def test_nan_is_no_score():
+    with pytest.raises(UserError, match="NaN"):
+        results.headline(SUITES["gsm8k-5shot"], raw(math.nan))
+
+
+def line(number, score=1.0, **changes):
+    hashes = {"document_hash": "d", "target_hash": "t", "prompt_hash": "p"}
+    empty = {"choices": None, "target": ""}
+    return {"task": "t", "document": number, "score": score, **hashes, **empty, **changes}
+
+
+@pytest.mark.parametrize("key", ["document", "target", "prompt"])
+def test_each_hash_alone_forbids_pairing(key):
+    with pytest.raises(UserError, match=f"{key} hash differs"):
+        comparison._paired("s", [line(0)], [line(0, **{f"{key}_hash": "x"})])
+
+
+def test_results_without_a_document_in_common():
+    with pytest.raises(UserError, match="share no document"):
+        comparison._paired("s", [line(0)], [line(1)])
+
+
+def test_the_right_choice_is_known_of_all_or_of_none():
+    known = {"choices": ["a", "b"], "target": 0, "responses": [[[-1.0, True]], [[-2.0, False]]]}
+    partly = [line(0, **known), line(1)]
+    assert comparison._paired("s", partly, partly)["right"] is None
