@@ -1,7 +1,21 @@
-"""Files that survive a crash."""
+"""Files that survive a crash, and what tells whether they are the same."""
 
+import hashlib
+import json
 import os
 from pathlib import Path
+from typing import Any
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_of(content: Any) -> str:
+    """Likewise of what JSON can hold, whatever the order of its keys."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def write_atomically(path: Path, text: str) -> None:

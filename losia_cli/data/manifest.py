@@ -8,7 +8,7 @@ from typing import Any
 
 from losia_cli.data.info import Entry
 from losia_cli.errors import UserError
-from losia_cli.files import write_atomically
+from losia_cli.files import sha256, write_atomically
 
 MANIFEST = "losia_data.json"
 
@@ -64,5 +64,4 @@ def digest(path: Path) -> str:
     if path.is_dir():
         parts = [f"{each.name}:{digest(each)}" for each in sorted(path.iterdir())]
         return hashlib.sha256("\n".join(parts).encode()).hexdigest()
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return sha256(path)

@@ -1,6 +1,5 @@
 """What is evaluated: the folders of a model, its tokenizer and adapter, and a hash of them all."""
 
-import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from losia_cli.errors import UserError, first_line
+from losia_cli.files import sha256
 from losia_cli.recipes.recipe import EVALUATION_KEYS
 from losia_cli.training.record import RECORD
 
@@ -57,8 +57,7 @@ class Checkpoint:
         for folder, patterns in parts:
             for path in _files(folder, patterns) if folder else ():
                 name = f"{'adapter/' if folder == self.adapter else ''}{path.name}"
-                with path.open("rb") as file:
-                    found[name] = hashlib.file_digest(file, "sha256").hexdigest()
+                found[name] = sha256(path)
         return found
 
 

@@ -1,6 +1,5 @@
 """Where a task's documents come from: pinned revisions of the hub's datasets, or local files."""
 
-import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from losia_cli.errors import UserError, first_line
+from losia_cli.files import sha256
 
 TYPES = (".jsonl", ".json", ".parquet", ".arrow")
 
@@ -175,10 +175,8 @@ class Splits(dict[str, Any]):
         except (OSError, ValueError, TypeError, datasets.exceptions.DatasetsError) as error:
             raise UserError(f"{path} cannot be read: {first_line(error)}") from error
         _complete(path, rows, self._columns)
-        with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
         place = path.relative_to(self._documents.data or Path()).as_posix()
-        self._documents.used.setdefault("local files", {})[place] = digest
+        self._documents.used.setdefault("local files", {})[place] = sha256(path)
         self[split] = rows
         return rows
 

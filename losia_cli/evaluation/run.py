@@ -1,7 +1,5 @@
 """An evaluation: settled, then suite by suite asked, scored and saved."""
 
-import hashlib
-import json
 import time
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ from losia_cli.evaluation.progress import SuiteProgress
 from losia_cli.evaluation.served import StoredLM
 from losia_cli.evaluation.settle import Asked, Request, Setup, prepare
 from losia_cli.evaluation.store import Store
+from losia_cli.files import sha256_of
 from losia_cli.reproduction import paper
 from losia_cli.training.record import versions
 
@@ -40,7 +39,7 @@ def evaluate(request: Request, console: Console) -> dict[str, Any]:
         UserError: something is wrong with the model, the suites, the documents or the folder.
     """
     setup = prepare(request, console)
-    identity = _digest(setup.files)
+    identity = sha256_of(setup.files)
     held = results.open_folder(setup.out, identity, request.target)
     _warn_of_loss(setup, held, console)
     store = Store(setup.out)
@@ -139,11 +138,7 @@ def _described(found: Checkpoint, identity: str, files: dict[str, str]) -> dict[
     }
 
 
-def _digest(content: Any) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
 def _code() -> str:
     """A hash over the modules that decide a response."""
     folder = Path(__file__).parent
-    return _digest([(folder / f"{name}.py").read_text() for name in _DECIDE])
+    return sha256_of([(folder / f"{name}.py").read_text() for name in _DECIDE])

@@ -319,13 +319,13 @@ class LoSiAController:
         state = self._optimizer.state.get(layer.subnet)
         if not state:
             return
-        moments = [name for name, value in state.items() if _is_moment(value)]
+        # of the subnet's shape or, Adafactor's, of one of its sides; a count of steps has none
+        tensors = [(n, v) for n, v in state.items() if isinstance(v, Tensor) and v.dim() > 0]
         quantized = any(isinstance(v, Tensor) and v.dtype == torch.uint8 for v in state.values())
         if self.config.reset == "fresh" or quantized:
             del self._optimizer.state[layer.subnet]
             return
-        for name in moments:
-            before = state[name]
+        for name, before in tensors:
             state[name] = torch.zeros_like(before)
             if self.config.reset == "keep" and before.shape == layer.subnet.shape:
                 carry_over_(state[name], new, before, old)
@@ -444,11 +444,6 @@ def free_memory(device: torch.device) -> int:
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-
-
-def _is_moment(value: Any) -> bool:
-    """Of the subnet's shape or, Adafactor's, of one of its sides; a count of steps is none."""
-    return isinstance(value, Tensor) and value.dim() > 0
 
 
 def _skipped(optimizer: Optimizer) -> bool:

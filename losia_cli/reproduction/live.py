@@ -56,8 +56,7 @@ class LivePlan:
         columns = list(dict.fromkeys(cell.dataset for cell in self._cells))
         rows: dict[str, dict[str, Cell]] = {}
         for cell in self._cells:
-            after = [f"after {cell.after.dataset}"] if cell.after is not None else []
-            row = " ".join([cell.model, cell.method, *cell.overrides, *after])
+            row = " ".join([cell.model, cell.method, *cell.particular])
             rows.setdefault(row, {})[cell.dataset] = cell
         view = Table(box=None, pad_edge=False)
         view.add_column("")

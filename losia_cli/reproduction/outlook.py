@@ -20,11 +20,10 @@ def table(plan: Plan, store: Store) -> Table:
         view.add_column(name, justify="right" if numbers else "left", overflow="fold")
     for cell in plan.cells:
         hours, memory = costs.hours(cell), costs.memory(cell)
-        after = [f"after {cell.after.dataset}"] if cell.after is not None else []
         view.add_row(
             cell.model,
             cell.method,
-            ", ".join([cell.dataset or "–", *cell.overrides, *after]),
+            ", ".join([cell.dataset or "–", *cell.particular]),
             ", ".join(cell.suites),
             store.state(cell),
             "–" if hours is None else f"{hours:.1f}",

@@ -10,7 +10,6 @@ In the reproduction's folder:
 
 import contextlib
 import fcntl
-import hashlib
 import json
 import shutil
 import time
@@ -20,7 +19,7 @@ from typing import IO, Any
 
 from losia_cli.data import manifest
 from losia_cli.errors import UserError
-from losia_cli.files import write_atomically
+from losia_cli.files import sha256_of, write_atomically
 from losia_cli.recipes.needs import names_in
 from losia_cli.reproduction.cell import BASE, Cell
 from losia_cli.training.record import RECORD
@@ -88,7 +87,7 @@ class Store:
             return None
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
-            whole = found.pop("digest") == _digest(found)
+            whole = found.pop("digest") == sha256_of(found)
         except (ValueError, KeyError, AttributeError):
             whole = False
         if not whole:
@@ -101,7 +100,7 @@ class Store:
     def save(self, cell: Cell, result: Mapping[str, Any]) -> None:
         """Write `cell.json`, whole."""
         content = json.loads(json.dumps(result))
-        content["digest"] = _digest(content)
+        content["digest"] = sha256_of(content)
         write_atomically(self.folder(cell) / "cell.json", json.dumps(content, indent=1))
 
     def begin(self, cell: Cell) -> None:
@@ -239,7 +238,3 @@ def _expect_kind(path: Path, wanted: Mapping[str, Any]) -> None:
 
 def _spelled(kind: Mapping[str, Any]) -> str:
     return ", ".join(f"{key} {value}" for key, value in kind.items() if value not in (None, [], ""))
-
-
-def _digest(content: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

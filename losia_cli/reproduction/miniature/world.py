@@ -10,6 +10,7 @@ from filelock import FileLock
 from rich.console import Console
 
 from losia_cli.errors import UserError
+from losia_cli.files import sha256
 from losia_cli.reproduction.miniature import documents, models
 
 MANIFEST = "world.json"
@@ -68,7 +69,7 @@ def _make(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     models.write(folder / "models", documents.write(folder / "sources", folder / "documents"))
     files = {
-        path.relative_to(folder).as_posix(): _digest(path)
+        path.relative_to(folder).as_posix(): sha256(path)
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
@@ -81,7 +82,7 @@ def _is_whole(folder: Path) -> bool:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         files = manifest["files"].items()
         return manifest["version"] == _version() and all(
-            _digest(folder / name) == digest for name, digest in files
+            sha256(folder / name) == digest for name, digest in files
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return False
@@ -91,8 +92,3 @@ def _version() -> str:
     """A hash of the code that makes the world."""
     here = sorted(Path(__file__).parent.glob("*.py"))
     return hashlib.sha256(b"".join(path.read_bytes() for path in here)).hexdigest()
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
