@@ -218,9 +218,10 @@ def _init_adapter(plan: Plan, original: Callable[..., nn.Module]) -> Callable[..
         if finetuning_args.stage == "rm":  # its loss never reaches the output layer
             settings = dataclasses.replace(settings, output_factor=0)
         plan.controller = attach(model, settings)
-        if not finetuning_args.pure_bf16:  # norms and embeddings: small steps would round away
+        autocast = plan.arguments.get("bf16") or plan.arguments.get("fp16")
+        if autocast and not finetuning_args.pure_bf16:
             for parameter in model.parameters():
-                if parameter.requires_grad:
+                if parameter.requires_grad:  # norms and embeddings: small steps would round away
                     parameter.data = parameter.data.float()
         wants_logits = any(getattr(finetuning_args, name) for name in _LOGITS_LOSSES)
         if finetuning_args.stage in ("pt", "sft") and not wants_logits:
