@@ -87,7 +87,7 @@ def _paired(suite: str, first: Sequence[Line], second: Sequence[Line]) -> dict[s
     if not both:
         raise UserError(f"{suite}: the two results share no document")
     differences = {key: other[key]["score"] - one[key]["score"] for key in both}
-    right = [tuple(map(_right, (one[key], other[key]))) for key in both]
+    right = [tuple(map(right_likelihood, (one[key], other[key]))) for key in both]
     known = [(a, b) for a, b in right if a is not None and b is not None]
     return {
         **_difference([(one[key]["score"], other[key]["score"]) for key in both]),
@@ -105,7 +105,7 @@ def _difference(pairs: Sequence[tuple[float, float]]) -> dict[str, Any]:
     return {"a": a, "b": b, "difference": fmean(differences), "stderr": error}
 
 
-def _right(line: Line) -> float | None:
+def right_likelihood(line: Line) -> float | None:
     """The log-likelihood of a sample's right choice, in nats."""
     number = results.right_choice(line)
     return None if number is None else line["responses"][number][0][0]

@@ -51,7 +51,7 @@ class Request:
 
 def dry_run(request: Request, console: Console) -> None:
     """Print the cells of a plan, what they take, and whether they can run here."""
-    store, plan = _store(request), _plan(request)
+    store, plan = store_of(request), plan_of(request)
     left = _checked(plan, store)
     console.print(outlook.table(plan, store))
     for line in outlook.lines(plan, left, store):
@@ -65,7 +65,7 @@ def dry_run(request: Request, console: Console) -> None:
 
 def show(request: Request, console: Console) -> None:
     """Print a table from what has been measured so far, and write it to files."""
-    _report(_plan(request), _plan(_whole(request)), _store(request), console)
+    _report(plan_of(request), plan_of(_whole(request)), store_of(request), console)
 
 
 def reproduce(request: Request, console: Console) -> int:
@@ -74,7 +74,7 @@ def reproduce(request: Request, console: Console) -> int:
     Raises:
         UserError: the plan, its folder, its data or the machine cannot work; nothing was started.
     """
-    store, plan = _store(request), _plan(request)
+    store, plan = store_of(request), plan_of(request)
     left = _checked(plan, store)
     _expect_runnable(plan.table, left, request)
     store.open()
@@ -90,7 +90,7 @@ def reproduce(request: Request, console: Console) -> int:
     except Stopped:
         console.print("stopped; the same command goes on from here")
         return EXIT_INTERRUPTED
-    _report(plan, _plan(_whole(request)), store, console)
+    _report(plan, plan_of(_whole(request)), store, console)
     return _tell_unfinished(plan, store, console)
 
 
@@ -102,7 +102,12 @@ def _warn_of_few_rows(left: Sequence[Cell], request: Request, console: Console) 
             console.print(f"warning: {what}", style="yellow", markup=False)
 
 
-def _plan(request: Request) -> Plan:
+def plan_of(request: Request) -> Plan:
+    """The plan that is asked for.
+
+    Raises:
+        UserError: a name that the table does not have, or a folder that is not there.
+    """
     if request.data and not request.data.is_dir():
         raise UserError(f"--data: there is no folder {request.data}")
     change = _miniature(request) if request.miniature else _full(request)
@@ -157,7 +162,12 @@ def _laid_over(cell: Cell, common: Callable[[Cell], list[str]]) -> Cell:
     return replace(cell, common=tuple(common(cell)), after=after)
 
 
-def _store(request: Request) -> Store:
+def store_of(request: Request) -> Store:
+    """Where its cells are kept.
+
+    Raises:
+        UserError: the folder holds another plan's.
+    """
     kind = {
         "miniature": request.miniature,
         "overrides": list(request.overrides),
