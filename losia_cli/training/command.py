@@ -36,14 +36,14 @@ def run(recipe: Recipe, arguments: list[str], console: Console) -> int:
         resume = settle_output(
             recipe, lambda what: console.print(f"warning: {what}", style="yellow", markup=False)
         )
-        if resume is not None and finished(resume, Path(recipe.values["output_dir"])):
-            console.print(f"nothing is left to train: {resume} is the last of a finished run")
-            return 0
-        if launch.wants_torchrun():
-            settled = [f"resume_from_checkpoint={resume}"] if resume else []
-            return launch.torchrun([*arguments, *settled])
     else:  # a worker: the first one, or the process that launched it, has checked
         resume = checkpoints.asked(recipe.values, lambda _: None)
+    if resume is not None and finished(resume, recipe.values):
+        console.print(f"nothing is left to train: {resume} is the last of a finished run")
+        return 0
+    if launch.wants_torchrun():
+        settled = [f"resume_from_checkpoint={resume}"] if resume else []
+        return launch.torchrun([*arguments, *settled])
     try:
         train(recipe, resume, console)
     except Interrupted as stopped:

@@ -134,10 +134,13 @@ def settle_output(recipe: Recipe, warn: Callable[[str], None]) -> Path | None:
     return checkpoint
 
 
-def finished(checkpoint: Path, output: Path) -> bool:
-    """Whether a checkpoint is the last of a run whose results are all there."""
+def finished(checkpoint: Path, values: Mapping[str, Any]) -> bool:
+    """Whether a checkpoint is the last of this very run, whose results are all there."""
+    plan, ours = checkpoints.read_manifest(checkpoint)["plan"], checkpoints.recipe_plan(values)
     state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
-    return state["global_step"] >= state["max_steps"] > 0 and (output / record.RECORD).is_file()
+    last = state["global_step"] >= state["max_steps"] > 0
+    same = plan | json.loads(json.dumps(ours)) == plan
+    return last and same and Path(values["output_dir"], record.RECORD).is_file()
 
 
 def _expect_resumable(values: Mapping[str, Any], output: Path) -> None:

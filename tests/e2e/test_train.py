@@ -106,6 +106,8 @@ def test_going_on_with_a_finished_run_leaves_its_results_alone(train, tmp_path):
     before = {p.name: p.read_bytes() for p in (tmp_path / "out").iterdir() if p.is_file()}
     train(save_steps=3, resume_from_checkpoint=True)
     assert before == {p.name: p.read_bytes() for p in (tmp_path / "out").iterdir() if p.is_file()}
+    with pytest.raises(UserError, match="max_steps was 9 and is now 12"):
+        train(save_steps=3, resume_from_checkpoint=True, max_steps=12)
 
 
 def test_a_resumed_run_counts_its_own_part(train, tmp_path):
