@@ -49,8 +49,8 @@ def open_folder(folder: Path, identity: str, name: str) -> dict[str, Result]:
         ) from error
     if not (folder / FILE).is_file():
         return {}
-    found = load(folder)
-    if Path(found["folder"]) != folder:
+    found = _read(folder / FILE)
+    if found is None:
         raise UserError(
             f"{folder / FILE} is LLaMA-Factory's, and would be lost: name another folder with"
             " --out DIR"
@@ -71,24 +71,28 @@ def load(folder: Path) -> dict[str, Any]:
         UserError: there is none, or it is not readable.
     """
     for place in (folder, folder / "eval"):
-        path = place / FILE
-        if not path.is_file():
-            continue
-        try:
-            found = json.loads(path.read_text())
-            schema = found.get("schema")
-        except (ValueError, AttributeError) as error:
-            raise UserError(f"{path} is damaged: remove it and evaluate once more") from error
-        if schema is None and place == folder:  # LLaMA-Factory's own, of an evaluation in training
-            continue
-        if schema != SCHEMA:
-            raise UserError(
-                f"{path} was written in schema {schema}, and this version reads"
-                f" {SCHEMA}: remove it and evaluate once more"
-            )
-        return {**found, "folder": str(place)}
+        found = _read(place / FILE) if (place / FILE).is_file() else None
+        if found is not None:
+            return {**found, "folder": str(place)}
     there = "run `losia eval` on the model first" if folder.is_dir() else "there is no such folder"
     raise UserError(f"{folder} holds no {FILE}: {there}")
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    """Our result in a file; None of LLaMA-Factory's own, of an evaluation while it trained."""
+    try:
+        found = json.loads(path.read_text())
+        schema = found.get("schema")
+    except (ValueError, AttributeError) as error:
+        raise UserError(f"{path} is damaged: remove it and evaluate once more") from error
+    if schema is None:
+        return None
+    if schema != SCHEMA:
+        raise UserError(
+            f"{path} was written in schema {schema}, and this version reads"
+            f" {SCHEMA}: remove it and evaluate once more"
+        )
+    return found
 
 
 def samples(found: Mapping[str, Any], suite: str) -> list[dict[str, Any]]:

@@ -283,7 +283,13 @@ def test_a_results_folder_that_cannot_be_written(says, model, data, tmp_path):
 
 def test_results_that_are_damaged_or_of_another_schema(says, model, data, tmp_path):
     ask = [model, "--suite", "arc-e", "--data", data, "--out", tmp_path]
-    for content, said in (("{", "damaged"), ('{"schema": 99}', "schema 99"), ("[]", "damaged")):
+    theirs = '{"eval_loss": 1.0}'
+    for content, said in (
+        ("{", "damaged"),
+        ('{"schema": 99}', "schema 99"),
+        ("[]", "damaged"),
+        (theirs, "is LLaMA-Factory's"),
+    ):
         (tmp_path / results.FILE).write_text(content)
         assert said in says(*ask)
         assert (tmp_path / results.FILE).read_text() == content

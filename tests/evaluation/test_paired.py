@@ -38,6 +38,48 @@ def test_nan_is_no_score():
         results.headline(SUITES["gsm8k-5shot"], raw(math.nan))
 
 
+def test_what_llama_factory_left_is_read_past(tmp_path):
+    (tmp_path / results.FILE).write_text('{"eval_loss": 1.0}')
+    with pytest.raises(UserError, match="holds no eval_results"):
+        results.load(tmp_path)
+    (tmp_path / "eval").mkdir()
+    (tmp_path / "eval" / results.FILE).write_text('{"schema": 1, "suites": {}}')
+    assert results.load(tmp_path)["folder"] == str(tmp_path / "eval")
+
+
+@pytest.mark.parametrize(
+    ("metric", "value", "worth"),
+    [
+        ("acc", 1.0, 1.0),
+        ("acc", False, 0.0),
+        ("mcc", [1, 1], 1.0),
+        ("mcc", [1, 0], 0.0),
+        ("word_perplexity", [-40.0, 7], -40.0),
+        ("bleu", ["wanted", "said"], None),
+        ("squad", {"id": 1}, None),
+    ],
+)
+def test_what_a_document_alone_is_worth(metric, value, worth):
+    assert results._worth(metric, value) == worth
+
+
+@pytest.mark.parametrize(
+    ("metric", "share"),
+    [
+        ("acc,none", True),
+        ("exact_match,flexible-extract", True),
+        ("pass@1,judged", True),
+        ("mcc,none", True),
+        ("word_perplexity,none", False),
+        ("bits_per_byte,none", False),
+        ("rougeL_max,none", False),
+        ("ter,none", False),
+    ],
+)
+def test_which_metrics_are_shares(metric, share):
+    assert results.is_share(metric) is share
+
+
 def line(number, score=1.0, **changes):
     hashes = {"document_hash": "d", "target_hash": "t", "prompt_hash": "p"}
     empty = {"choices": None, "target": ""}
