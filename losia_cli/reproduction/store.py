@@ -106,7 +106,7 @@ class Store:
     def begin(self, cell: Cell) -> None:
         """Note what a cell is about to be trained on, where nothing is known of it yet."""
         if self.result(cell) is None and cell.method != BASE:
-            content = {"schema": SCHEMA, "state": RUNNING, **_described(cell)}
+            content = {"schema": SCHEMA, "state": WAITING, **_described(cell)}
             self.save(cell, {**content, "data": _data(cell)})
 
     def expect_same_data(self, cell: Cell) -> None:
