@@ -148,10 +148,11 @@ def test_any_override_is_read_as_llamafactory_reads_it(tmp_path_factory, key, te
 
 def test_the_home_folder_is_spelled_out(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
-    told = ["output_dir=~/runs/x", "model_name_or_path=~/model"]
+    told = ["output_dir=~/runs/x", "ref_model=~/model", "adapter_name_or_path='~/a,b,~/c'"]
     values = recipes.load("quickstart", overrides=told).values
     assert values["output_dir"] == str(tmp_path / "runs/x")
-    assert values["model_name_or_path"] == str(tmp_path / "model")
+    assert values["ref_model"] == str(tmp_path / "model")
+    assert values["adapter_name_or_path"] == f"{tmp_path}/a,b,{tmp_path}/c"
 
 
 def test_data_is_found_beside_the_recipe_and_before_that_from_here(tmp_path, monkeypatch):

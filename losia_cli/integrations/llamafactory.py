@@ -17,7 +17,7 @@ from typing import Any
 from unittest import mock
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 from transformers import PreTrainedModel, Seq2SeqTrainingArguments, Trainer
 
@@ -220,15 +220,26 @@ def _init_adapter(plan: Plan, original: Callable[..., nn.Module]) -> Callable[..
         plan.controller = attach(model, settings)
         autocast = plan.arguments.get("bf16") or plan.arguments.get("fp16")
         if autocast and not finetuning_args.pure_bf16:
-            for parameter in model.parameters():
-                if parameter.requires_grad:  # norms and embeddings: small steps would round away
-                    parameter.data = parameter.data.float()
+            _train_in_float32(model)
         wants_logits = any(getattr(finetuning_args, name) for name in _LOGITS_LOSSES)
         if finetuning_args.stage in ("pt", "sft") and not wants_logits:
             use_chunked_loss(model, in_evaluation=not finetuning_args.compute_accuracy)
         return model
 
     return init_adapter
+
+
+def _train_in_float32(model: nn.Module) -> None:
+    """Norms and embeddings, whose small steps would round away; their outputs keep their dtype."""
+
+    def cast_to(dtype: torch.dtype) -> Callable[..., Tensor]:
+        return lambda _module, _inputs, output: output.to(dtype)
+
+    for module in model.modules():
+        for parameter in module.parameters(recurse=False):
+            if parameter.requires_grad and parameter.dtype != torch.float32:
+                module.register_forward_hook(cast_to(parameter.dtype))
+                parameter.data = parameter.data.float()
 
 
 def _cast_base(plan: Plan, model: nn.Module, model_args: Any) -> None:

@@ -307,7 +307,7 @@ class LoSiAController:
             device = layer.weight.device
             return Subnet(*(i if i is None else i.to(device) for i in (drawn.rows, drawn.columns)))
         scores = layer.score.value()
-        if not scores.any():  # every step of the slot was skipped
+        if not scores.any():  # nothing to choose by, as where every step of the slot was skipped
             return layer.selected
         if columns is None:
             return localization.best_rows(scores, rows)
@@ -333,7 +333,7 @@ class LoSiAController:
     # ------------------------------------------------------------------ the first subnet
 
     def _score_on(
-        self, groups: Iterable[int], batches: Sequence[Any], loss: Callable[[Any], Tensor]
+        self, groups: Sequence[int], batches: Sequence[Any], loss: Callable[[Any], Tensor]
     ) -> None:
         for group in groups:
             for name in self.groups[group]:
@@ -341,26 +341,29 @@ class LoSiAController:
         # |g| of all batches is one sum, which a scale would divide again and again
         scale = 1.0 if self.config.importance == "gradient" else self.loss_scale()
         for batch in batches:
-            scale, fits = self._backward(batch, loss, scale)
-            if not smallest(int(fits), self._device()):  # on any rank: all of them score alike
-                raise torch.OutOfMemoryError("the scores of these groups do not fit")
+            scale, fault = self._backward(batch, loss, scale)
+            if not smallest(int(fault is None), self._device()):  # on any rank: all score alike
+                raise torch.OutOfMemoryError(
+                    f"a batch and the scores of {len(groups)} groups do not fit"
+                    f" ({fault or 'on another rank'})"
+                )
             self._advance_scores(scale)
         for parameter in self._model.parameters():
             parameter.grad = None
 
     def _backward(
         self, batch: Any, loss: Callable[[Any], Tensor], scale: float
-    ) -> tuple[float, bool]:
-        """One batch's gradients, at a scale at which they are finite; whether they fit."""
+    ) -> tuple[float, str | None]:
+        """One batch's gradients, at a scale at which they are finite; else what did not fit."""
         try:
             (loss(batch) * scale).backward()
             while scale > 1 and not all(self._finite()):
                 self._drop_gradients()
                 scale /= 2
                 (loss(batch) * scale).backward()
-        except torch.OutOfMemoryError:
-            return scale, False
-        return scale, True
+        except torch.OutOfMemoryError as error:
+            return scale, str(error)  # the error itself would hold on to the memory
+        return scale, None
 
     def _forget_scores(self) -> None:
         for layer in self.layers.values():

@@ -52,7 +52,10 @@ _REFUSED = {
     "pissa_init": _LORA_ONLY,
     "loraplus_lr_ratio": _LORA_ONLY,
 }
-_REFUSED_OPTIMIZERS = ("adalomo", "apollo", "galore", "lomo", "schedule_free")
+_REFUSED_OPTIMIZERS = {
+    **dict.fromkeys(("adalomo", "apollo", "galore", "lomo"), _OWN_OPTIMIZER),
+    "schedule_free": "it keeps averages of the weights, which a re-selection would mix",
+}
 _REFUSED_ENVIRONMENT = {
     "USE_MCA": "Megatron shards the weights itself",
     "USE_KT": "KTransformers replaces the linear layers",
@@ -126,8 +129,9 @@ def _refused(recipe: "Recipe") -> Iterator[str]:
         why = "PPO's own loop generates with the model while training it; use dpo, kto or orpo"
         yield f"{_at(recipe, 'stage')}: ppo does not go with LoSiA: {why}"
     optim = str(recipe.values.get("optim", ""))
-    if optim.startswith(_REFUSED_OPTIMIZERS):
-        yield f"{_at(recipe, 'optim')}: not {optim} with LoSiA: {_OWN_OPTIMIZER}; use adamw_torch"
+    for start, why in _REFUSED_OPTIMIZERS.items():
+        if optim.startswith(start):
+            yield f"{_at(recipe, 'optim')}: not {optim} with LoSiA: {why}; use adamw_torch"
     for name, why in _REFUSED_ENVIRONMENT.items():
         if os.environ.get(name, "").lower() in ("1", "true", "y"):
             yield f"{name} (environment): not with LoSiA: {why}; unset {name}"

@@ -31,12 +31,21 @@ METHOD_SWITCHES = (
     "use_llama_pro",
 )
 
-# Keys that may name a folder, whose "~" libraries read in different ways.
-PATHS = (
+# Keys that name models and adapters, several of them with commas between.
+MODELS = (
     "model_name_or_path",
     "adapter_name_or_path",
+    "ref_model",
+    "ref_model_adapters",
+    "reward_model",
+    "reward_model_adapters",
+)
+# Keys that may name a folder, whose "~" libraries read in different ways.
+PATHS = (
+    *MODELS,
     "output_dir",
     "dataset_dir",
+    "tokenized_path",
     "resume_from_checkpoint",
     "eval_data",
 )
@@ -113,8 +122,8 @@ def load(
     # LLaMA-Factory leaves "${...}" in a recipe as it is; only our overlays refer to other keys.
     values |= {key: whole[key] for key in over if OmegaConf.is_interpolation(whole, key)}
     for key in PATHS:
-        if str(values.get(key)).startswith("~/"):
-            values[key] = str(Path(values[key]).expanduser())
+        if isinstance(values.get(key), str):
+            values[key] = ",".join(map(_spelled_out, values[key].split(",")))
     _find_data(values, given)
 
     come_from = {key: source for key, source in sources(given).items() if key in kept}
@@ -140,6 +149,10 @@ def describe(recipe: Recipe) -> "Table":
         style = "red" if need.missing else ""
         table.add_row(Text("needs", style="bold"), Text(need.what), Text(need.where), style=style)
     return table
+
+
+def _spelled_out(path: str) -> str:
+    return str(Path(path).expanduser()) if path.startswith("~/") else path
 
 
 def _find_recipe(path_or_name: str | Path) -> Path:

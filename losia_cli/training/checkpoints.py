@@ -40,8 +40,15 @@ def never_resumed(values: Mapping[str, Any]) -> str | None:
     return None
 
 
-def asked(values: Mapping[str, Any], warn: Callable[[str], None]) -> Path | None:
+def asked(
+    values: Mapping[str, Any], warn: Callable[[str], None], checked: bool = False
+) -> Path | None:
     """The checkpoint that `resume_from_checkpoint` names, or the newest where it is true.
+
+    Args:
+        values: of a resolved recipe.
+        warn: told of each damaged one that is passed over.
+        checked: whether another process has read the one that is named.
 
     Raises:
         UserError: there is none, or it is damaged.
@@ -54,7 +61,7 @@ def asked(values: Mapping[str, Any], warn: Callable[[str], None]) -> Path | None
     folder = Path(str(wanted))
     if not folder.is_dir():
         raise UserError(f"resume_from_checkpoint: there is no folder {folder}")
-    fault = damage(folder)
+    fault = None if checked else damage(folder)
     if fault is not None:
         raise UserError(f"cannot resume from {folder}: {fault}; name another checkpoint")
     return folder

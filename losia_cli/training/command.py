@@ -34,10 +34,10 @@ def run(recipe: Recipe, arguments: list[str], console: Console) -> int:
     if launch.first_process():
         _check(recipe, console)
         resume = settle_output(
-            recipe, lambda what: console.print(f"warning: {what}", style="yellow", markup=False)
+            recipe, lambda what: console.print(f"warning: {what}", style="yellow")
         )
     else:  # a worker: the first one, or the process that launched it, has checked
-        resume = checkpoints.asked(recipe.values, lambda _: None)
+        resume = checkpoints.asked(recipe.values, lambda _: None, checked=True)
     if resume is not None and finished(resume, recipe.values):
         console.print(f"nothing is left to train: {resume} is the last of a finished run")
         return 0
@@ -66,8 +66,7 @@ def evaluate_after(recipe: Recipe, console: Console) -> None:
     if not wanted or "LOCAL_RANK" in os.environ:
         return
     output = recipe.values["output_dir"]
-    saved = f"evaluating; should it fail, the model is saved: losia eval {output}"
-    console.print(saved, markup=False)
+    console.print(f"evaluating; should it fail, the model is saved: losia eval {output}")
     sys.stdout.flush()
     os.execv(sys.executable, [sys.executable, "-m", "losia_cli", "eval", output])
 

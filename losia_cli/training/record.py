@@ -15,6 +15,7 @@ from losia_cli.files import write_atomically
 from losia_cli.method import LoSiAController
 
 RECORD = "losia_run.json"
+WEIGHTS = ("*.safetensors", "pytorch_model*.bin", "adapter_model*.bin")  # of models and adapters
 _PACKAGES = (
     "torch", "transformers", "tokenizers", "llamafactory", "datasets", "accelerate", "peft",
     "lm-eval",
@@ -51,6 +52,12 @@ def timeline_record(controller: LoSiAController | None) -> dict[str, Any] | None
 def write_record(output: Path, record: dict[str, Any]) -> None:
     """Write `losia_run.json` into the run's folder."""
     write_atomically(output / RECORD, json.dumps(record, indent=2, default=str) + "\n")
+
+
+def trained(output: Path) -> bool:
+    """Whether a finished training's weights are there; its record comes after they were proven."""
+    weights = any(any(output.glob(pattern)) for pattern in WEIGHTS)
+    return weights and (output / RECORD).is_file()
 
 
 @torch.no_grad()

@@ -23,21 +23,12 @@ from losia_cli.integrations import llamafactory
 from losia_cli.integrations.callback import LoSiACallback
 from losia_cli.method import LoSiAConfig, LoSiAController, LoSiAError, Selection
 from losia_cli.recipes import Recipe
+from losia_cli.recipes.recipe import MODELS
 from losia_cli.training import checkpoints, preview, record
 from losia_cli.training.fingerprint import fingerprint
 from losia_cli.training.guards import FiniteGradients, StopOnInterrupt
 from losia_cli.training.kept import KeptForBackward
 from losia_cli.training.progress import RunProgress, peak_memory
-
-# Keys that name models and adapters.
-_MODELS = (
-    "model_name_or_path",
-    "adapter_name_or_path",
-    "ref_model",
-    "ref_model_adapters",
-    "reward_model",
-    "reward_model_adapters",
-)
 
 
 def train(recipe: Recipe, resume: Path | None, console: Console) -> None:
@@ -115,10 +106,14 @@ def settle_output(recipe: Recipe, warn: Callable[[str], None]) -> Path | None:
         UserError: the folder holds another run, or the checkpoint is missing or damaged.
     """
     output = Path(recipe.values["output_dir"])
-    if recipe.values.get("resume_from_checkpoint"):
-        _expect_resumable(recipe.values, output)
+    why = checkpoints.never_resumed(recipe.values)
+    if recipe.values.get("resume_from_checkpoint") and why is not None:
+        raise UserError(f"resume_from_checkpoint: {why}; start anew")
     checkpoint = checkpoints.asked(recipe.values, warn)
-    if checkpoint is not None and checkpoint.resolve().parent == output.resolve():
+    own = checkpoint is not None and checkpoint.absolute().parent.resolve() == output.resolve()
+    if checkpoint is not None and recipe.values.get("pissa_convert"):
+        _expect_first_pissa(checkpoint, output if own else None)
+    if own:
         return checkpoint
     if output.exists() and not output.is_dir():
         raise UserError(f"output_dir: {output} is a file; name a folder")
@@ -135,22 +130,30 @@ def settle_output(recipe: Recipe, warn: Callable[[str], None]) -> Path | None:
 
 
 def finished(checkpoint: Path, values: Mapping[str, Any]) -> bool:
-    """Whether a checkpoint is the last of this very run, whose results are all there."""
-    plan, ours = checkpoints.read_manifest(checkpoint)["plan"], checkpoints.recipe_plan(values)
+    """Whether a checkpoint is the last of this very run, its model is there, and no more is asked.
+
+    What was found out while it ran (the plan's entries in brackets) is not compared.
+    """
+    plan = checkpoints.read_manifest(checkpoint)["plan"]
+    ours = json.loads(json.dumps(checkpoints.recipe_plan(values)))
     state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
     last = state["global_step"] >= state["max_steps"] > 0
-    same = plan | json.loads(json.dumps(ours)) == plan
-    return last and same and Path(values["output_dir"], record.RECORD).is_file()
+    same = ours == {key: value for key, value in plan.items() if not key.startswith("(")}
+    more = values.get("do_eval") or values.get("do_predict")
+    return last and same and not more and record.trained(Path(values["output_dir"]))
 
 
-def _expect_resumable(values: Mapping[str, Any], output: Path) -> None:
-    why = checkpoints.never_resumed(values)
-    if why is not None:
-        raise UserError(f"resume_from_checkpoint: {why}; start anew")
-    if values.get("pissa_convert") and not (output / llamafactory.PISSA_FIRST).is_dir():
+def _expect_first_pissa(checkpoint: Path, output: Path | None) -> None:
+    """The adapter that PiSSA began with is taken off at the end: it must be in the output folder.
+
+    Raises:
+        UserError: it is not, or that folder is not the checkpoint's, so that none can be there.
+    """
+    if output is None or not (output / llamafactory.PISSA_FIRST).is_dir():
         raise UserError(
-            f"resume_from_checkpoint: {output} does not hold {llamafactory.PISSA_FIRST}, the"
-            " adapter that PiSSA began with, which its conversion takes off: start anew"
+            f"resume_from_checkpoint: {output or 'output_dir'} does not hold"
+            f" {llamafactory.PISSA_FIRST}, the adapter that PiSSA began with, which its conversion"
+            f" takes off: go on in the folder of {checkpoint} if that does, or start anew"
         )
 
 
@@ -171,7 +174,7 @@ def _clear(output: Path, needed: Collection[Path]) -> None:
                 " output_dir"
             )
     for path in left:
-        if path.is_dir():
+        if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         else:
             path.unlink()
@@ -179,7 +182,7 @@ def _clear(output: Path, needed: Collection[Path]) -> None:
 
 def _models(values: Mapping[str, Any]) -> list[Path]:
     """Where the models and adapters that a run starts from, or compares with, would be."""
-    given = (str(values[key]) for key in _MODELS if values.get(key))
+    given = (str(values[key]) for key in MODELS if values.get(key))
     return [Path(name).resolve() for names in given for name in names.split(",")]
 
 
@@ -204,7 +207,7 @@ class _Run:
         # Settled by `settle_output`; where it says yes, LLaMA-Factory removes the run's log.
         trains = bool(self.recipe.values.get("do_train"))
         arguments["overwrite_output_dir"] = trains and self.resume is None
-        # the mask of neat packing is no count of tokens, and what is packed is not padded
+        # the mask of neat packing is no count of tokens: there, padding counts too
         counted = "all" if self.recipe.values.get("neat_packing") else "non_padding"
         arguments.setdefault("include_num_input_tokens_seen", counted)
         config = settings_of(self.recipe)
@@ -416,7 +419,7 @@ def _found_from_anywhere(values: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _held_out_loss(trainer: Trainer) -> float | None:
-    """The last evaluation's loss; None where nothing was held out."""
+    """The last evaluation's loss; None where nothing was held out, or each set has its own."""
     losses = [entry["eval_loss"] for entry in trainer.state.log_history if "eval_loss" in entry]
     return losses[-1] if losses else None
 

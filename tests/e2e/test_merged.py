@@ -49,6 +49,10 @@ def test_a_resumed_pissa_is_converted_from_where_it_began(recipe, tmp_path):
     assert run(again, [], Console(quiet=True)) == 0
     resumed = load_file(converted)
     assert all(torch.equal(resumed[name], value) for name, value in whole.items())
+    elsewhere = [*told, f"resume_from_checkpoint={tmp_path}/run/checkpoint-3"]
+    other = recipe(max_steps=6, save_steps=3, output_dir=str(tmp_path / "other"))
+    with pytest.raises(UserError, match="output_dir does not hold pissa_init"):
+        run(recipes.load(other, "pissa", elsewhere), [], Console(quiet=True))
     shutil.rmtree(tmp_path / "run/pissa_init")
     with pytest.raises(UserError, match="does not hold pissa_init"):
         run(again, [], Console(quiet=True))

@@ -8,9 +8,11 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from losia_cli import recipes
 from losia_cli.errors import UserError
+from losia_cli.integrations import llamafactory
+from losia_cli.method import LoSiAConfig, attach
 from losia_cli.training import checkpoints, launch
 from losia_cli.training.checkpoints import newest
-from losia_cli.training.run import settle_output
+from losia_cli.training.run import finished, settle_output
 from tests.e2e.conftest import final_weights, losia
 
 STAGES = {
@@ -120,6 +122,36 @@ def test_a_resumed_run_counts_its_own_part(train, tmp_path):
     assert (part["steps"], part["resumed_from"]) == (9, resume)
 
 
+def test_more_is_asked_of_a_finished_run_or_less_of_it_is_there(train, recipe, tmp_path):
+    weights = train(save_steps=9)
+    last = tmp_path / "out/checkpoint-9"
+
+    def nothing_is_left(**changes):
+        return finished(last, recipes.load(recipe(**{"save_steps": 9, **changes})).values)
+
+    assert nothing_is_left(resume_from_checkpoint=True, logging_steps=3)
+    assert not nothing_is_left(do_predict=True, eval_dataset="sums")
+    assert not nothing_is_left(learning_rate=None)
+    assert not nothing_is_left(max_steps=12)
+    saved = tmp_path / "out/model.safetensors"
+    saved.unlink()
+    assert not nothing_is_left(resume_from_checkpoint=True)
+    assert same(train(save_steps=9, resume_from_checkpoint=True), weights)
+
+
+def test_a_checkpoint_may_lie_elsewhere(train, recipe, tmp_path):
+    train(save_steps=5)
+    elsewhere, link = tmp_path / "disk/checkpoint-5", tmp_path / "out/checkpoint-5"
+    elsewhere.parent.mkdir()
+    link.rename(elsewhere)
+    link.symlink_to(elsewhere)
+    again = recipes.load(recipe(resume_from_checkpoint=str(link)))
+    assert settle_output(again, print) == link
+    settle_output(recipes.load(recipe(overwrite_output_dir=True)), print)
+    assert not link.is_symlink()
+    assert elsewhere.is_dir()
+
+
 def test_another_runs_folder_is_not_written_into_by_resuming(train, tmp_path):
     train("first", save_steps=5)
     resume = str(tmp_path / "first/checkpoint-5")
@@ -215,6 +247,22 @@ def test_norms_and_embeddings_train_in_float32(train, model):
             assert not torch.equal(trained[name].float(), before.float()), name
 
 
+def test_what_trains_in_float32_puts_out_the_dtype_of_computation(model):
+    """A float32 residual stream would be kept for backward, and a cast of it by every linear."""
+    half = AutoModelForCausalLM.from_pretrained(model, dtype=torch.bfloat16)
+    attach(half, LoSiAConfig(train_norms=True, train_embeddings=True))
+    llamafactory._train_in_float32(half)
+    seen = []
+    for name, module in half.named_modules():
+        if "norm" in name or name.endswith(("embed_tokens", "layers.1")):
+            module.register_forward_hook(lambda _, __, out: seen.append(out.dtype))
+            own = [parameter.dtype for parameter in module.parameters(recurse=False)]
+            assert set(own) <= {torch.float32}
+    with torch.autocast("cpu", torch.bfloat16):
+        half(input_ids=torch.arange(8)[None])
+    assert seen == [torch.bfloat16] * (1 + 2 * 3 + 1 + 1)
+
+
 @pytest.mark.parametrize("first", [True, False])
 def test_another_launcher_s_processes(monkeypatch, first):
     """Its first one checks and settles; those that `losia train` starts never do."""
@@ -229,7 +277,7 @@ def test_another_launcher_s_processes(monkeypatch, first):
 def test_a_worker_finds_the_checkpoint_of_true_itself(recipe, train, tmp_path):
     train(save_steps=3)
     values = recipes.load(recipe(resume_from_checkpoint=True)).values
-    assert checkpoints.asked(values, print) == tmp_path / "out/checkpoint-9"
+    assert checkpoints.asked(values, print, checked=True) == tmp_path / "out/checkpoint-9"
 
 
 def test_the_loss_on_held_out_rows_is_recorded(train, tmp_path):
