@@ -43,7 +43,7 @@ def main() -> None:
     for taught in dict.fromkeys(place.row[0] for place in plan.places):
         cells = {place.cell: place.row[1] for place in plan.places if place.row[0] == taught}
         entries = [made for cell, row in cells.items() if (made := entry(cell, row, store))]
-        if any(each["row"] != BASE for each in entries):
+        if len(entries) > 1 and entries[0]["row"] == BASE:
             path = options.report / f"compare-{taught}.json"
             header = {"taught": taught, "overrides": kind["overrides"]}
             path.write_text(json.dumps({**header, "cells": entries}, indent=1) + "\n")
@@ -51,9 +51,9 @@ def main() -> None:
 
 
 def entry(cell: Cell, row: str, store: Store) -> Entry | None:
-    """A cell's figures; None where it is not done."""
+    """A cell's figures; None where it is not done, or not scored on all suites."""
     result = store.result(cell)
-    if result is None or result["state"] != DONE:
+    if result is None or store.state(cell) != DONE:
         return None
     scores = {
         suite: {
@@ -82,7 +82,7 @@ def plot(taught: str, entries: list[Entry], path: Path) -> None:
 
     figure = Figure(figsize=(12, 5), layout="constrained")
     for suite, axes in zip(REMEMBERED, figure.subplots(1, len(REMEMBERED)), strict=True):
-        base = entries[0]["scores"][suite]["right_choice_nats"]
+        base = entries[0]["scores"][suite]["right_choice_nats"]  # the plan's first cell
         axes.axhline(base, color="black", linewidth=0.8, linestyle=":", label="base model")
         trained = [each for each in entries if each["row"] != BASE]
         for number, row in enumerate(dict.fromkeys(each["row"] for each in trained)):

@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from losia_cli.files import sha256
 from losia_cli.quickstart.compare import lora_rank
 from losia_cli.quickstart.model import prepare_base_model
 
@@ -36,14 +37,16 @@ def main() -> None:
     parser.add_argument("--report", type=Path, default=ROOT / "docs/benchmarks")
     options = parser.parse_args()
     base = prepare_base_model()
-    info = options.output / "data/dataset_info.json"
-    before = info.read_text() if info.is_file() else None
+    rows = sha256(options.data) if options.data else "the hub's"
     data = register(options.data, options.output / "data")
     results = {}
     for name, (overlay, rate) in METHODS.items():
         folder = options.output / overlay
-        if info.read_text() != before or steps_of(folder) != options.steps:
+        known = folder / "rows.txt"
+        same = known.is_file() and known.read_text() == rows
+        if not same or steps_of(folder) != options.steps:
             train(base, data, folder, overlay, rate, options.steps)
+            known.write_text(rows)
         results[name] = read(folder)
     options.report.mkdir(parents=True, exist_ok=True)
     (options.report / "train-real.json").write_text(json.dumps(results, indent=1) + "\n")

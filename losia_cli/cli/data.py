@@ -49,8 +49,7 @@ def prepare(
 
         losia data prepare boolq --from boolq-train.parquet
     """
-    from rich.console import Console
-
+    from losia_cli.cli.console import plain
     from losia_cli.data.prepare import Request
     from losia_cli.data.prepare import prepare as make
     from losia_cli.data.sources import SETS, find
@@ -58,7 +57,7 @@ def prepare(
     wanted = [find(name) for name in names or SETS]
     if source is not None and len(wanted) != 1:
         raise UserError("--from is a copy of one set: name it, losia data prepare NAME --from FILE")
-    console = Console(highlight=False)
+    console = plain()
     for each in wanted:
         make(Request(each, source, rows, seed), output, console, again)
 
@@ -81,12 +80,11 @@ def show(
 
         losia data show metamathqa --model my-models/llama-2-7b
     """
-    from rich.console import Console
-
+    from losia_cli.cli.console import plain
     from losia_cli.data.show import show as print_set
     from losia_cli.data.sources import find
 
-    print_set(find(name), output, model, rows, Console(highlight=False))
+    print_set(find(name), output, model, rows, plain())
 
 
 @data.command("list")
@@ -97,8 +95,7 @@ def list_sets(output: Output = Path("data")) -> None:
 
         losia data list
     """
-    from rich.console import Console
-
+    from losia_cli.cli.console import plain
     from losia_cli.data.show import listing
 
-    Console(highlight=False).print(listing(output))
+    plain().print(listing(output))

@@ -191,39 +191,35 @@ def _one_of(option: str, text: str, known: Sequence[str]) -> str:
 
 
 def _print_suites() -> None:
-    from rich.console import Console
-
+    from losia_cli.cli.console import plain
     from losia_cli.evaluation.report import suite_list
 
-    Console().print(suite_list())
+    plain().print(suite_list())
 
 
 def _evaluate(request: "Request", as_json: bool) -> None:  # type: ignore[name-defined] # noqa: F821
-    from rich.console import Console
-
+    from losia_cli.cli.console import plain
     from losia_cli.evaluation.report import table
     from losia_cli.evaluation.run import evaluate as run
 
-    console = Console(stderr=as_json)
+    console = plain(stderr=as_json)
     found = run(request, console)
     if as_json:
         typer.echo(json.dumps(found, indent=1))
     else:
         console.print(table(found, found["asked"]))
-        where = f"results, samples and responses: {found['folder']}"
-        console.print(where, soft_wrap=True, markup=False)
+        console.print(f"results, samples and responses: {found['folder']}", soft_wrap=True)
 
 
 def _compare(first: str, second: str, suites: Sequence[str], as_json: bool) -> None:
-    from rich.console import Console
-
+    from losia_cli.cli.console import plain
     from losia_cli.evaluation import comparison
 
     found = comparison.compare(Path(first), Path(second), suites)
     if as_json:
         typer.echo(json.dumps(found, indent=1))
     else:
-        Console().print(comparison.table(found))
+        plain().print(comparison.table(found))
 
 
 def _show(folder: Path, name: str, wrong: bool) -> None:

@@ -46,13 +46,12 @@ def quickstart(
 
         losia quickstart --model Qwen/Qwen2.5-0.5B-Instruct --output runs/qwen
     """
-    from rich.console import Console
-
+    from losia_cli.cli.console import plain
     from losia_cli.quickstart.run import Paths
     from losia_cli.quickstart.run import quickstart as run
     from losia_cli.quickstart.table import show
 
-    console = Console(highlight=False)
+    console = plain()
     if compare:
         from losia_cli.quickstart.compare import compare_all
 

@@ -31,15 +31,14 @@ def recipes(
 
         losia recipes ablation --json
     """
-    from rich.console import Console
-
+    from losia_cli.cli.console import plain
     from losia_cli.reproduction import catalogue
 
     found = catalogue.entries(filters or [])
     if as_json:
         typer.echo(json.dumps([asdict(entry) for entry in found], indent=1))
         return
-    console = Console(highlight=False)
+    console = plain()
     for listed in catalogue.listing(found):
         console.print(listed)
         console.print()

@@ -69,8 +69,7 @@ def reproduce(
 
         losia reproduce table1 --miniature --allow-code
     """
-    from rich.console import Console
-
+    from losia_cli.cli.console import plain
     from losia_cli.reproduction import reproduce as reproduction
 
     given = overrides or []
@@ -89,7 +88,7 @@ def reproduce(
         keep=keep,
         miniature=miniature,
     )
-    console = Console(highlight=False)
+    console = plain()
     if dry_run:
         reproduction.dry_run(request, console)
     elif show:

@@ -39,11 +39,10 @@ def train(
 
         losia train RECIPE resume_from_checkpoint=true
     """
-    from rich.console import Console
-
     from losia_cli import recipes
+    from losia_cli.cli.console import plain
 
-    console = Console(highlight=False)
+    console = plain()
     resolved = recipes.load(recipe, method, overrides or [])
     if dry_run:
         console.print(recipes.describe(resolved))

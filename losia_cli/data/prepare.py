@@ -173,8 +173,10 @@ def _convert(row: Row, wanted: TrainingSet) -> Texts:
             raise Unusable(f"has nothing in {column}")
     texts = wanted.convert(row)
     for column, text in texts.items():
-        if any("\ud800" <= character <= "\udfff" for character in text):
-            raise Unusable(f"has half a character in its {column}")
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise Unusable(f"has half a character in its {column}") from error
     return texts
 
 
@@ -244,7 +246,7 @@ def _rows(request: Request) -> Sequence[Row]:
 
 
 def _read(source: Path) -> Sequence[Row]:
-    table = files.read(source, however_large=True)
+    table = files.read(source, original=True)
     assert table is not None
     if table.broken:
         raise UserError(table.broken[0])

@@ -55,18 +55,19 @@ class _Part(NamedTuple):
     broken: str | None = None
 
 
-def read(path: Path, however_large: bool = False) -> Table | None:
+def read(path: Path, original: bool = False) -> Table | None:
     """All rows of a file, or of a folder's files.
 
     Args:
         path: the file or the folder.
-        however_large: whether files over `LARGE` are read too; else None stands for them.
+        original: whether rows will be drawn from it: then files over `LARGE` are read too, for
+            which None stands else, and in the order of their names, not in the loader's.
 
     Raises:
         UserError: there is no such file, or its type is none that LLaMA-Factory reads.
     """
-    table, files = Table(), _files(path)
-    if not however_large and sum(file.stat().st_size for file in files) > LARGE:
+    table, files = Table(), sorted(_files(path)) if original else _files(path)
+    if not original and sum(file.stat().st_size for file in files) > LARGE:
         return None
     for file in files:
         part = _read_file(file)
@@ -98,7 +99,7 @@ def _files(path: Path) -> list[Path]:
         return [path]
     if not path.is_dir():
         raise UserError(f"{path}: there is no such file")
-    files = sorted(path.iterdir())
+    files = list(path.iterdir())  # as LLaMA-Factory lists them
     if not files:
         raise UserError(f"{path}: the folder is empty")
     readers = {_READERS.get(file.suffix) for file in files}

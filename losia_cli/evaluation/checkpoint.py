@@ -3,21 +3,20 @@
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from losia_cli.errors import UserError, first_line
 from losia_cli.files import sha256
 from losia_cli.recipes.recipe import EVALUATION_KEYS
-from losia_cli.training.record import RECORD
+from losia_cli.training.record import RECORD, WEIGHTS
 
 ADAPTER = "adapter_config.json"
 
-_WEIGHTS = ("*.safetensors", "pytorch_model*.bin", "adapter_model.bin")
+_VOCABULARY = ("tokenizer*", "*.model", "vocab*")
 _TOKENIZER = (
-    "tokenizer*",
-    "*.model",
-    "vocab*",
+    *_VOCABULARY,
     "merges.txt",
     "special_tokens_map.json",
     "added_tokens.json",
@@ -49,9 +48,9 @@ class Checkpoint:
     def hashes(self) -> dict[str, str]:
         """The SHA-256 of every file that decides a response, by its name."""
         parts = (
-            (self.model, _CONFIG + _WEIGHTS),
+            (self.model, _CONFIG + WEIGHTS),
             (self.tokenizer, _TOKENIZER),
-            (self.adapter, _CONFIG + _WEIGHTS),
+            (self.adapter, _CONFIG + WEIGHTS),
         )
         found = {}
         for folder, patterns in parts:
@@ -73,7 +72,8 @@ def find(target: str, *, adapter: Path | None = None, base: bool = False) -> Che
         UserError: no such folder, no model or tokenizer in it, an adapter of another base.
     """
     folder = Path(target)
-    record = _record(folder if adapter is None or base else adapter)
+    of_adapter = {} if adapter is None or base else _record(adapter)
+    record = of_adapter or _record(folder)
     recipe = record.get("recipe", {})
     if base:
         if adapter is not None:
@@ -90,7 +90,7 @@ def find(target: str, *, adapter: Path | None = None, base: bool = False) -> Che
         adapter, model = folder, _folder(_base_of(folder, recipe))
     else:
         model = _folder(target)
-    tokenizer = adapter if adapter and _files(adapter, _TOKENIZER) else model
+    tokenizer = adapter if adapter and _files(adapter, _VOCABULARY) else model
     if adapter is not None and (adapter / ADAPTER).is_file():
         adapter = _of_the_base(adapter)
     bos = record.get("begins_with_bos")
@@ -107,8 +107,10 @@ def _record(folder: Path) -> dict[str, Any]:
 
 def _base_of(adapter: Path, recipe: dict[str, Any]) -> str:
     """What an adapter says of its base or, where it is not found from here, what its run says."""
-    named = _adapter(adapter)["base_model_name_or_path"]
+    named = _adapter(adapter).get("base_model_name_or_path") or ""
     run = recipe.get("model_name_or_path")
+    if not named and not run:
+        raise UserError(f"{adapter} does not say of which model it is: name it, and --adapter")
     return run if run and not Path(named).is_dir() and Path(run).is_dir() else named
 
 
@@ -144,10 +146,11 @@ def _from_hub(name: str) -> Path:
     patterns = [*_CONFIG, "*.safetensors", "*.safetensors.index.json", *_TOKENIZER]
     older = ["pytorch_model*.bin", "pytorch_model.bin.index.json"]
     twice = ["original/*", "consolidated*"]  # the same weights in another layout
+    have = partial(snapshot_download, name, ignore_patterns=twice)
     try:
-        folder = Path(snapshot_download(name, allow_patterns=patterns, ignore_patterns=twice))
-        if not _files(folder, _WEIGHTS):
-            folder = Path(snapshot_download(name, allow_patterns=[*patterns, *older]))
+        folder = Path(have(allow_patterns=patterns))
+        if not _files(folder, WEIGHTS):
+            folder = Path(have(allow_patterns=[*patterns, *older]))
         return folder
     except Exception as error:  # the hub's client raises a dozen kinds
         raise UserError(
@@ -160,12 +163,12 @@ def _checked(checkpoint: Checkpoint) -> Checkpoint:
     model, tokenizer, adapter = checkpoint.model, checkpoint.tokenizer, checkpoint.adapter
     if not (model / "config.json").is_file():
         raise UserError(f"{model} holds no model (no config.json): name the folder of a run")
-    if not _files(model, _WEIGHTS):
+    if not _files(model, WEIGHTS):
         raise UserError(f"{model} holds no weights (no .safetensors file): did the run finish?")
-    if not _files(tokenizer, ("tokenizer*", "*.model", "vocab*")):
+    if not _files(tokenizer, _VOCABULARY):
         raise UserError(f"{tokenizer} holds no tokenizer: copy the base model's into it")
     if adapter is not None:
-        if not (adapter / ADAPTER).is_file() or not _files(adapter, _WEIGHTS):
+        if not (adapter / ADAPTER).is_file() or not _files(adapter, WEIGHTS):
             raise UserError(f"--adapter: {adapter} holds no adapter ({ADAPTER} and its weights)")
         _fits(adapter, model)
     return checkpoint

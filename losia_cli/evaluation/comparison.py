@@ -28,9 +28,9 @@ def compare(first: Path, second: Path, suites: Sequence[str] = ()) -> dict[str, 
         suites: suites or groups of them to compare; empty for all.
 
     Returns:
-        `{"a", "b", "suites": {name: {"a", "b", "difference", "stderr", "documents", "partial",
-        "gained", "lost", "right"}}}`, scores from 0 to 1, `partial` whether either run was
-        limited, `gained` and `lost` the documents, by task and number, that only the second or
+        `{"a", "b", "suites": {name: {"metric", "a", "b", "difference", "stderr", "documents",
+        "partial", "gained", "lost", "right"}}}`, shares from 0 to 1, `partial` whether either run
+        was limited, `gained` and `lost` the documents, by task and number, that only the second or
         only the first answers better. `right` is `{"a", "b", "difference", "stderr"}` of the
         right choice's log-likelihood in nats, None where it cannot be told: a finer scale than
         right or wrong, for the same documents. And `"left_out"`: suites whose score is no mean
@@ -40,15 +40,16 @@ def compare(first: Path, second: Path, suites: Sequence[str] = ()) -> dict[str, 
         UserError: they share no suite that can be compared, or a suite's prompts differ.
     """
     a, b = results.load(first), results.load(second)
-    wanted = {name for suite in suites for name in GROUPS.get(suite, (suite,))}
-    held = [[name for name in each["suites"] if not suites or name in wanted] for each in (a, b)]
-    shared = [name for name in held[0] if name in held[1]]
-    if not shared:
-        what = f"no suite of {', '.join(suites)}" if suites else "no suite"
+    both = [name for name in a["suites"] if name in b["suites"]]
+    asked = {suite: GROUPS.get(suite, (suite,)) for suite in suites} or {"": tuple(both)}
+    absent = [suite for suite, names in asked.items() if not set(both).intersection(names)]
+    if absent:
+        what = f"nothing of {', '.join(absent)}" if suites else "no suite"
         raise UserError(
             f"{first} and {second} share {what} ({', '.join(a['suites'])} and"
-            f" {', '.join(b['suites'])}): evaluate both on one"
+            f" {', '.join(b['suites'])}): evaluate both on it"
         )
+    shared = [name for name in both if any(name in names for names in asked.values())]
     lines = {name: [results.samples(each, name) for each in (a, b)] for name in shared}
     means = [n for n in shared if all(map(_is_mean, (a["suites"][n], b["suites"][n]), lines[n]))]
     if not means:
@@ -58,6 +59,7 @@ def compare(first: Path, second: Path, suites: Sequence[str] = ()) -> dict[str, 
         )
     found = {name: _paired(name, *lines[name]) for name in means}
     for name, suite in found.items():
+        suite["metric"] = a["suites"][name]["metric"]
         suite["partial"] = a["suites"][name]["partial"] or b["suites"][name]["partial"]
     left_out = [name for name in shared if name not in found]
     models = {"a": a["model"]["name"], "b": b["model"]["name"]}
@@ -119,7 +121,7 @@ def table(found: dict[str, Any]) -> Table:
     for name, suite in found["suites"].items():
         view.add_row(
             name,
-            *_numbers(suite, 100),
+            *_numbers(suite, 100 if results.is_share(suite["metric"]) else 1),
             f"{suite['documents']:,}" + ", partial" * suite["partial"],
             str(len(suite["gained"])),
             str(len(suite["lost"])),

@@ -25,7 +25,7 @@ from lm_eval.utils import handle_non_serializable
 from torch.utils import collect_env
 
 from losia_cli.errors import UserError, first_line
-from losia_cli.evaluation.documents import Documents
+from losia_cli.evaluation.documents import Documents, source
 from losia_cli.evaluation.passk import pass_at_k
 from losia_cli.evaluation.suites import Suite
 
@@ -127,8 +127,7 @@ def _load(manager: TaskManager, suite: Suite) -> Any:
             f"{suite.name} cannot be built from lm-evaluation-harness's task"
             f" ({type(error).__name__}: {first_line(error)})"
         ) from error
-    grouped = (task for group in built.get("groups", {}).values() for task in leaves(group))
-    for task in (*built["tasks"].values(), *grouped):
+    for task in built["tasks"].values():  # of groups too
         if getattr(task.config, "unsafe_code", False):
             raise UserError(
                 f"{suite.name} runs programs that the model writes, outside our sandbox: of such"
@@ -177,21 +176,23 @@ def _leave_out_missing(manager: TaskManager, documents: Documents) -> None:
     for entry in index.values():
         if entry.kind.name != "TAG":
             continue
-        tasks = {n: index[n].cfg or {} for n in sorted(entry.tags) if n in index}
-        here = {name for name, config in tasks.items() if _is_here(config, documents)}
-        if tasks and not here:
-            config = next(iter(tasks.values()))
-            folder = documents.folder(config["dataset_path"], config.get("dataset_name"))
+        known = ((name, index[name].cfg or {}) for name in sorted(entry.tags) if name in index)
+        parts = {name: place for name, config in known if (place := _part_of_a_set(config))}
+        missing = {name for name, place in parts.items() if not documents.has(*place)}
+        if parts and missing == parts.keys():
+            folder = documents.folder(*next(iter(parts.values())))
             raise UserError(
                 f"{folder.parent} holds none of {entry.name}; at least one subject of each domain"
                 f" is needed, such as {folder.name}"
             )
-        entry.tags = here or entry.tags
+        entry.tags -= missing
 
 
-def _is_here(config: dict[str, Any], documents: Documents) -> bool:
-    path = config.get("dataset_path")
-    return path is None or documents.has(path, config.get("dataset_name"))
+def _part_of_a_set(config: dict[str, Any]) -> tuple[str, str | None] | None:
+    """A task's dataset and configuration, if such a one is a folder of its own."""
+    place = config.get("dataset_path", ""), config.get("dataset_name")
+    known = source(*place)
+    return place if known is not None and known.parts else None
 
 
 def _mbpp(suite: Suite, judge: Judge) -> dict[str, Any]:

@@ -25,7 +25,7 @@ FILE = "eval_results.json"
 SCHEMA = 1
 # Words in the names of the harness's metrics that are not from 0 to 1.
 _NO_SHARES = frozenset(
-    ("perplexity", "bits", "bleu", "chrf", "ter", "rouge1", "rouge2", "rougeL", "likelihood")
+    "perplexity bits bleu chrf ter wer cer mse mae rmse rouge1 rouge2 rougeL likelihood".split()
 )
 
 Result = dict[str, Any]
@@ -75,7 +75,7 @@ def load(folder: Path) -> dict[str, Any]:
         if found is not None:
             return {**found, "folder": str(place)}
     there = "run `losia eval` on the model first" if folder.is_dir() else "there is no such folder"
-    raise UserError(f"{folder} holds no {FILE}: {there}")
+    raise UserError(f"{folder} holds no {FILE} of `losia eval`: {there}")
 
 
 def _read(path: Path) -> dict[str, Any] | None:
@@ -213,16 +213,19 @@ def _worth(metric: str, value: Any) -> float | None:
     """What a document alone is worth, of what the harness keeps of it; None where that is nothing.
 
     Some metrics are of all documents at once. Of a choice they keep what is right and what was
-    answered; of a text's perplexity its log-likelihood and its length.
+    answered, each a number or a word; of a text's perplexity its log-likelihood and its length.
     """
-    if isinstance(value, list | tuple) and len(value) == 2:
+    if isinstance(value, list | tuple):
+        if len(value) != 2 or any(isinstance(each, list | tuple | dict) for each in value):
+            return None
         value = float(value[0] == value[1]) if is_share(metric) else value[0]
     return _number(value)
 
 
 def is_share(metric: str) -> bool:
     """Whether a metric is a share of 1, which is shown in percent."""
-    return _NO_SHARES.isdisjoint(metric.partition(",")[0].split("_"))
+    words = metric.partition(",")[0].split("_")
+    return words[-1] == "acc" or _NO_SHARES.isdisjoint(words)
 
 
 def _asked(arguments: list[list[Any]]) -> tuple[str, list[str] | None]:

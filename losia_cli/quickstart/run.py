@@ -117,7 +117,7 @@ def write_problems(folder: Path, seed: int, console: Console) -> None:
         f"{len(train_set)} to train on, {len(heldout)} held out, {len(problems.KINDS)} kinds;"
         f" written to {folder}; the first:"
     )
-    console.print(f"{train_set[0].question}\n{train_set[0].answer}", style="dim", markup=False)
+    console.print(f"{train_set[0].question}\n{train_set[0].answer}", style="dim")
 
 
 def measure(model: str, heldout: Path) -> Scores:

@@ -13,17 +13,17 @@ def show(result: dict[str, Any], trained: Path, command: str, console: Console) 
     console.print()
     console.print(_table(result))
     example = result["example"]
-    console.print("\n[bold]A held-out problem[/]")
+    console.print("\nA held-out problem", style="bold")
     for title, text in (
         ("question", example["question"]),
         ("before", example["before"]),
         ("after", example["after"]),
     ):
-        console.print(f"[bold]{title}[/]")
-        console.print(text.strip(), style="dim", markup=False, highlight=False)
-    console.print("\n[bold]Try next[/]")
+        console.print(title, style="bold")
+        console.print(text.strip(), style="dim")
+    console.print("\nTry next", style="bold")
     for line, why in next_commands(trained, command):
-        console.print(f"  {line}", style="cyan", highlight=False, soft_wrap=True, markup=False)
+        console.print(f"  {line}", style="cyan", soft_wrap=True)
         console.print(f"      {why}", style="dim")
 
 

@@ -60,7 +60,7 @@ class Cell:
 
     @cached_property
     def identity(self) -> str:
-        """A hash over everything that decides the scores, whatever folder they lie in."""
+        """A hash over everything that decides the scores."""
         values = self.resolved.values
         decides: dict[str, Any] = {
             key: values[key] for key in EVALUATION_KEYS if key in values and key not in _NO_SCORE
@@ -72,7 +72,7 @@ class Cell:
         return hashlib.sha256(text.encode()).hexdigest()
 
     def _starts_from(self) -> str:
-        """The model; of one in a folder of ours (a cache, a miniature's) its name there."""
+        """The model; of one in a folder, such as a cache, its name there."""
         if self.after is not None:
             return self.after.identity
         model = self.resolved.values["model_name_or_path"]

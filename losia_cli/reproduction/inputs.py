@@ -37,7 +37,7 @@ def make(cells: Sequence[Cell], world: World | None, console: Console) -> None:
 
 
 def few_rows(cells: Sequence[Cell]) -> Iterator[str]:
-    """What is trained on fewer rows than the paper's, by the manifests of prepared sets."""
+    """What is trained on a part of its set's rows, by the manifests of prepared sets."""
     for folder, name in dict.fromkeys(
         (cell.resolved.values["dataset_dir"], name)
         for cell in cells
@@ -47,7 +47,7 @@ def few_rows(cells: Sequence[Cell]) -> Iterator[str]:
         there = manifest.read(Path(folder)).get(name, {}).get("rows")
         wanted = SETS[name].rows or SETS[name].published if name in SETS else 0
         if there is not None and there < wanted:
-            yield f"{name} in {folder} has {there:,} rows, and the paper's {wanted:,}"
+            yield f"{name} in {folder} has {there:,} rows, and the table's {wanted:,}"
 
 
 def packaged_model() -> str:

@@ -82,6 +82,8 @@ def reproduce(request: Request, console: Console) -> int:
 
     world = miniature.make(_world(request), console) if request.miniature else None
     inputs.make(left, world, console)
+    for cell in plan.cells:
+        store.expect_same_data(cell)  # once more, with what was made just now
     _warn_of_few_rows(left, request, console)
     following = LivePlan(plan.cells, store, console)
     try:
@@ -99,7 +101,7 @@ def _warn_of_few_rows(left: Sequence[Cell], request: Request, console: Console) 
 
     if not request.miniature and request.table != COMPARE:
         for what in few_rows(left):
-            console.print(f"warning: {what}", style="yellow", markup=False)
+            console.print(f"warning: {what}", style="yellow")
 
 
 def plan_of(request: Request) -> Plan:
@@ -192,9 +194,9 @@ def _report(plan: Plan, whole: Plan, store: Store, console: Console) -> None:
     title = render.title(plan.table)
     if store.kind["miniature"]:
         title += "; in miniature, whose scores mean nothing"
-    wide = console if console.is_terminal else Console(file=console.file, width=_WIDE)
+    wide = console if console.is_terminal else Console(file=console.file, width=_WIDE, markup=False)
     wide.print(render.terminal(title, collect(plan, store.result), fields))
-    if any(store.result(cell) for cell in whole.cells):
+    if any(store.state(cell) in (DONE, FAILED) for cell in whole.cells):
         paths = _write(whole, title, store)
         console.print(f"written: {', '.join(map(str, paths))}", soft_wrap=True)
 

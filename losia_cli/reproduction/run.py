@@ -18,10 +18,10 @@ from typing import Any
 
 from losia_cli.processes import StopTogether
 from losia_cli.reproduction.cell import BASE, Cell
-from losia_cli.reproduction.store import DONE, RUNNING, Store, failure, gather
+from losia_cli.reproduction.store import DONE, Store, failure, gather
 from losia_cli.reproduction.store import missing_suites as missing
 from losia_cli.training.checkpoints import MANIFEST, never_resumed
-from losia_cli.training.record import RECORD
+from losia_cli.training.record import trained
 
 _LOG_LINES = 15  # of a failed cell's, kept in its result
 # A base model has no run's record to read these from: option of `losia eval` -> the recipe's key.
@@ -51,10 +51,10 @@ def run_cells(cells: Sequence[Cell], store: Store, keep: bool, watch: Watch) -> 
         Stopped: Ctrl-C or SIGTERM came, and the running cell's process has ended.
     """
     for cell in to_do(cells, store):
-        if store.state(cell) == RUNNING or not _ready(cell, store):
+        if not _ready(cell, store):
             continue
         with store.take(cell) as lock:
-            if lock is None or cell not in to_do(cells, store):  # another process was quicker
+            if lock is None or cell not in to_do(cells, store):  # another process has it, or had
                 continue
             _run_cell(cell, store, lock.fileno(), watch)
         watch(None, 0.0)
@@ -90,7 +90,7 @@ def _command(cell: Cell, store: Store) -> list[str]:
             if values.get(key) is not None:
                 asked += [option, str(values[key])]
         return [*asked, *_suites(cell.suites), *_allowed(values)]
-    if _trained(folder):
+    if trained(folder):
         return ["eval", str(folder), *_suites(_unscored(cell, store)), *_allowed(values)]
     overrides = [
         *cell.all_overrides,
@@ -158,7 +158,7 @@ def _process(cell: Cell, told: list[str], store: Store, lock: int, watch: Watch)
 
 
 def _ready(cell: Cell, store: Store) -> bool:
-    return cell.after is None or _trained(store.trained(cell.after))
+    return cell.after is None or trained(store.trained(cell.after))
 
 
 def _drop_unneeded(ran: Cell, cells: Sequence[Cell], store: Store) -> None:
@@ -189,12 +189,6 @@ def _allowed(values: Mapping[str, Any]) -> list[str]:
     """`losia eval`'s permission to run code, as the recipe's key has it."""
     given = values.get("eval_allow_code")
     return [f"--allow-code={'sandboxed' if given is True else given}"] if given else []
-
-
-def _trained(folder: Path) -> bool:
-    """Whether a finished training's weights are there; its record comes after they were proven."""
-    weights = any(folder.glob("*.safetensors")) or any(folder.glob("*.bin"))
-    return weights and (folder / RECORD).is_file()
 
 
 def _tail(log: Path) -> list[str]:

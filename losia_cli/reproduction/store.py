@@ -3,7 +3,7 @@
 In the reproduction's folder:
 
     reproduction.json       which kind of plan the folder is for
-    cells/NAME/cell.json    the result, or what went wrong
+    cells/NAME/cell.json    what it is made of; then its result, or what went wrong
     cells/NAME/log.txt      all that training and evaluation printed
     cells/NAME/model/       the trained model, its checkpoints and its scores
 """
@@ -22,7 +22,8 @@ from losia_cli.errors import UserError
 from losia_cli.files import sha256_of, write_atomically
 from losia_cli.recipes.needs import names_in
 from losia_cli.reproduction.cell import BASE, Cell
-from losia_cli.training.record import RECORD
+from losia_cli.training.checkpoints import PREFIX
+from losia_cli.training.record import RECORD, WEIGHTS
 
 KIND = "reproduction.json"
 SCHEMA = 1
@@ -77,7 +78,7 @@ class Store:
         return self.folder(cell) / "log.txt"
 
     def result(self, cell: Cell) -> dict[str, Any] | None:
-        """What `cell.json` says, None where the cell has not been finished or failed.
+        """What `cell.json` says, None where the cell has not been begun.
 
         Raises:
             UserError: the file was edited or is damaged.
@@ -104,18 +105,18 @@ class Store:
         write_atomically(self.folder(cell) / "cell.json", json.dumps(content, indent=1))
 
     def begin(self, cell: Cell) -> None:
-        """Note what a cell is about to be trained on, where nothing is known of it yet."""
-        if self.result(cell) is None and cell.method != BASE:
+        """Note what a cell is about to be trained on, where it has learned nothing yet."""
+        if cell.method != BASE and not self._learned(cell):
             content = {"schema": SCHEMA, "state": WAITING, **_described(cell)}
             self.save(cell, {**content, "data": _data(cell)})
 
     def expect_same_data(self, cell: Cell) -> None:
-        """Refuse to mix rows: what was begun, or is done, on one set does not go on with another.
+        """Refuse to mix rows: what has learned from one set does not go on with another.
 
         Raises:
             UserError: a set was prepared anew, of other rows, since the cell began.
         """
-        begun = (self.result(cell) or {}).get("data", {})
+        begun = (self.result(cell) or {}).get("data", {}) if self._learned(cell) else {}
         for name, prepared in (_data(cell) if begun else {}).items():
             if begun.get(name, prepared) != prepared:
                 raise UserError(
@@ -141,35 +142,41 @@ class Store:
         """
         self.folder(cell).mkdir(parents=True, exist_ok=True)
         with (self.folder(cell) / "lock").open("a") as file:
-            yield file if _lock(file, _LOOKS) else None
+            yield file if _lock(file, fcntl.LOCK_EX, _LOOKS) else None
 
     def drop_model(self, cell: Cell) -> None:
         """Remove the weights of a scored cell; its scores and records stay."""
         folder = self.trained(cell)
-        for pattern in ("*.safetensors", "pytorch_model*.bin", "adapter_model*.bin"):
+        for pattern in WEIGHTS:
             for path in folder.glob(pattern):
                 path.unlink()
         for path in [*folder.glob("checkpoint-*"), *folder.glob("pissa_*"), self.merged(cell)]:
             shutil.rmtree(path, ignore_errors=True)
+
+    def _learned(self, cell: Cell) -> bool:
+        """Whether it has a checkpoint, or came to its end, wherever its model is now."""
+        folder, result = self.trained(cell), self.result(cell) or {}
+        ended = "scores" in result or (folder / RECORD).is_file()
+        return ended or any(folder.glob(f"{PREFIX}*"))
 
     def _locked(self, cell: Cell) -> bool:
         path = self.folder(cell) / "lock"
         if not path.is_file():
             return False
         with path.open("a") as file:
-            return not _lock(file)
+            return not _lock(file, fcntl.LOCK_SH)
 
 
-def _lock(file: IO[str], times: int = 1) -> bool:
-    """Lock a file until it is closed by all who have it open; whether none had.
+def _lock(file: IO[str], how: int, times: int = 1) -> bool:
+    """Lock a file until it is closed by all who have it open; whether it could be had.
 
-    Who only asks for a cell's state has it for a moment: whoever wants the cell tries again.
+    Who only asks for a cell's state shares it for a moment: whoever wants the cell tries again.
     """
     for attempt in range(times):
         if attempt:
             time.sleep(0.05)
         with contextlib.suppress(BlockingIOError):
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, how | fcntl.LOCK_NB)
             return True
     return False
 

@@ -294,6 +294,24 @@ def test_folders_of_files(tmp_path: Path) -> None:
     one_fault(tmp_path, f"{parts}/b.json, row 2, column output")
 
 
+@pytest.mark.parametrize("late", ["a", "b"])
+def test_a_folders_first_file_is_the_one_that_the_loader_lists_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, late: str
+) -> None:
+    write(tmp_path, [ALPACA], {"file_name": "parts"})
+    parts = tmp_path / "parts"
+    parts.mkdir()
+    for name in "ab":
+        row = ALPACA | ({"extra": "x"} if name == late else {})
+        (parts / f"{name}.json").write_text(json.dumps([row]))
+    listed = [parts / "b.json", parts / "a.json"]
+    monkeypatch.setattr(Path, "iterdir", lambda _: iter(listed))
+    assert len(faults(tmp_path)) == (late == "a")
+    drawn = files.read(parts, original=True)
+    assert drawn is not None
+    assert [path.name for _, path in drawn.starts] == ["a.json", "b.json"]
+
+
 def test_other_endings_are_refused(tmp_path: Path) -> None:
     write(tmp_path, [ALPACA], {"file_name": "rows.yaml"})
     (tmp_path / "rows.yaml").touch()

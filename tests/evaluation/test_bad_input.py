@@ -10,12 +10,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from lm_eval.tasks import TaskManager
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from losia_cli.cli import main
-from losia_cli.evaluation import loading, results, sandbox, store
+from losia_cli.evaluation import checkpoint, harness, loading, results, sandbox, store
+from losia_cli.evaluation.documents import Documents
+from losia_cli.evaluation.suites import SUITES
 from tests.e2e.conftest import losia, make_model
 from tests.evaluation.knowing import read
 from tests.evaluation.scripted import one_of_each, write
@@ -249,6 +252,13 @@ def test_an_adapter_whose_base_is_gone_or_that_is_damaged(early, adapter, model,
     path.write_text("{")
     assert str(path) in early(model, "--adapter", adapter, "--suite", "arc-e")
     assert str(path) in early(adapter, "--suite", "arc-e")
+    path.write_text(json.dumps({**settings, "base_model_name_or_path": None}))
+    assert f"{adapter} does not say of which model it is" in early(adapter, "--suite", "arc-e")
+
+
+def test_an_adapter_without_a_vocabulary_has_its_bases(adapter, model):
+    (adapter / "chat_template.jinja").write_text("{{ messages }}")
+    assert checkpoint.find(str(model), adapter=adapter).tokenizer == model
 
 
 # ------------------------------------------------------------------------- documents
@@ -268,6 +278,15 @@ def test_documents_are_checked_before_the_model_loads(early, model, data, tmp_pa
     said = early(*ask)
     assert f"{copied / 'mmlu'} holds none of mmlu_social_sciences" in said
     assert "one subject of each domain" in said
+
+
+def test_a_part_of_mmlu_is_asked_whatever_else_the_harness_has(data):
+    """Tags of sets that are no folders of parts are none of its business."""
+    places = [str(harness.TASKS / place) for place in ("mmlu/default", "glue")]
+    index = TaskManager(include_path=places, include_defaults=False)
+    assert "glue" in index.all_tags
+    built = harness.build(SUITES["mmlu-ppl"], Documents(data), None, lambda _: index)
+    assert 4 <= len(harness.leaves(built)) < 57
 
 
 # ------------------------------------------------------------------------- results
@@ -382,7 +401,8 @@ def test_results_that_cannot_be_compared_or_shown(early, finished):
     assert "--suite boolq" in early("--show", a, "boolq")
     shutil.copy(a / "samples/arc-e.jsonl", b / "samples")  # of a run that ended before its result
     assert "--suite arc-e" in early("--show", b, "arc-e")
-    assert "share no suite of boolq" in early("--compare", a, a, "--suite", "boolq")
+    both = ["--compare", a, a, "--suite", "arc-e"]
+    assert "share nothing of boolq" in early(*both, "--suite", "boolq")
     assert "give one" in early("--compare", "--show", a, a)
     assert "holds no eval_results.json" in early("--show", finished / "none", "arc-e")
 

@@ -40,7 +40,7 @@ def test_nan_is_no_score():
 
 def test_what_llama_factory_left_is_read_past(tmp_path):
     (tmp_path / results.FILE).write_text('{"eval_loss": 1.0}')
-    with pytest.raises(UserError, match="holds no eval_results"):
+    with pytest.raises(UserError, match=r"holds no eval_results\.json of `losia eval`"):
         results.load(tmp_path)
     (tmp_path / "eval").mkdir()
     (tmp_path / "eval" / results.FILE).write_text('{"schema": 1, "suites": {}}')
@@ -57,6 +57,9 @@ def test_what_llama_factory_left_is_read_past(tmp_path):
         ("word_perplexity", [-40.0, 7], -40.0),
         ("bleu", ["wanted", "said"], None),
         ("squad", {"id": 1}, None),
+        ("exact", [{"text": "Paris"}, {"text": ["Paris"]}], None),
+        ("f1", ["Paris", ["Paris"]], None),
+        ("brier_score", [1, [0.2, 0.8]], None),
     ],
 )
 def test_what_a_document_alone_is_worth(metric, value, worth):
@@ -74,6 +77,8 @@ def test_what_a_document_alone_is_worth(metric, value, worth):
         ("bits_per_byte,none", False),
         ("rougeL_max,none", False),
         ("ter,none", False),
+        ("wer,none", False),
+        ("bleu_acc,none", True),
     ],
 )
 def test_which_metrics_are_shares(metric, share):
@@ -101,3 +106,13 @@ def test_the_right_choice_is_known_of_all_or_of_none():
     known = {"choices": ["a", "b"], "target": 0, "responses": [[[-1.0, True]], [[-2.0, False]]]}
     partly = [line(0, **known), line(1)]
     assert comparison._paired("s", partly, partly)["right"] is None
+
+
+def test_what_is_no_share_is_not_compared_in_percent():
+    pair = comparison._paired("s", [line(0, 3.0)], [line(0, 3.5)])
+    told = []
+    for metric in ("likelihood_diff,none", "acc,none"):
+        suites = {"s": pair | {"metric": metric, "partial": False}}
+        view = comparison.table({"a": "A", "b": "B", "suites": suites, "left_out": []})
+        told.append(str(next(iter(view.columns[3].cells))))
+    assert told == ["+0.50", "+50.00"]

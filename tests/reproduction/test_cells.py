@@ -110,6 +110,7 @@ def test_a_set_that_is_new_is_no_other_set(store, tmp_path):
     name = one.resolved.values["dataset"]
     with store.take(one):
         store.save(one, {"state": FAILED, "data": {"another": "x"}})
+    (store.trained(one) / "checkpoint-5").mkdir(parents=True)
     manifest.write(tmp_path, {name: {"sha256": "a"}})
     store.expect_same_data(one)
 

@@ -1,10 +1,12 @@
 """What is to do of a plan, and how long it will take, by what its folder holds."""
 
 import fcntl
-import threading
+import io
+import time
 from dataclasses import replace
 
 import pytest
+from rich.console import Console
 
 from losia_cli import recipes
 from losia_cli.data import manifest
@@ -12,9 +14,9 @@ from losia_cli.errors import UserError
 from losia_cli.reproduction import costs
 from losia_cli.reproduction.cell import untrained
 from losia_cli.reproduction.inputs import few_rows
-from losia_cli.reproduction.live import remaining
+from losia_cli.reproduction.live import LivePlan, remaining
 from losia_cli.reproduction.run import commands, one_gpu, to_do
-from losia_cli.reproduction.store import DONE, WAITING
+from losia_cli.reproduction.store import DONE, WAITING, failure
 from losia_cli.reproduction.tables import cell
 from losia_cli.training.checkpoints import MANIFEST
 from losia_cli.training.record import RECORD
@@ -44,7 +46,9 @@ def test_weights_that_are_gone_are_trained_again_for_a_cell_that_starts_from_the
     assert to_do([first, second], store) == [first, second], "no record: it never was finished"
     (store.trained(first) / RECORD).touch()
     assert to_do([first, second], store) == [second]
+    (store.trained(first) / "training_args.bin").touch()  # which the Trainer writes beside them
     store.drop_model(first)
+    assert to_do([first, second], store) == [first, second]
     finish(second, store)
     assert to_do([first, second], store) == []
 
@@ -83,6 +87,14 @@ def test_rows_that_changed_under_a_cell_are_refused(store, tmp_path):
     assert store.state(one) == WAITING
     store.expect_same_data(one)
     manifest.write(prepared, {name: {"sha256": "b"}})
+    store.expect_same_data(one)  # it has learned nothing from the others
+    with store.take(one):
+        store.begin(one)
+    (store.trained(one) / "checkpoint-5").mkdir(parents=True)
+    store.expect_same_data(one)
+    manifest.write(prepared, {name: {"sha256": "a"}})
+    with store.take(one):
+        store.begin(one)
     with pytest.raises(UserError, match=f"trained on other rows than {name} has now"):
         store.expect_same_data(one)
     manifest.write(prepared, {})
@@ -94,7 +106,7 @@ def test_fewer_rows_than_the_papers_are_told(tmp_path):
     name = one.resolved.values["dataset"]
     manifest.write(tmp_path, {name: {"sha256": "a", "rows": 1000}})
     (said,) = few_rows([one, one])
-    assert "has 1,000 rows, and the paper's 50,000" in said
+    assert "has 1,000 rows, and the table's 50,000" in said
     manifest.write(tmp_path, {name: {"sha256": "a", "rows": 50_000}})
     assert list(few_rows([one])) == []
 
@@ -117,13 +129,14 @@ def test_what_stays_of_a_cell_are_its_records(store):
     assert left == set(records)
 
 
-def test_a_look_at_a_cell_keeps_nobody_from_taking_it(store):
+def test_a_look_at_a_cell_keeps_nobody_from_taking_it(store, monkeypatch):
     one = cell("llama2-7b", "piqa", "lora")
     with store.take(one):
         pass
-    with (store.folder(one) / "lock").open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        threading.Timer(0.2, fcntl.flock, (file, fcntl.LOCK_UN)).start()
+    with (store.folder(one) / "lock").open("a") as file, monkeypatch.context() as changed:
+        fcntl.flock(file, fcntl.LOCK_SH)
+        assert store.state(one) == WAITING, "two may look"
+        changed.setattr(time, "sleep", lambda _: fcntl.flock(file, fcntl.LOCK_UN))
         with store.take(one) as lock:
             assert lock is not None
     with store.take(one) as lock, store.take(one) as second:
@@ -163,6 +176,17 @@ def test_a_base_model_is_asked_as_its_recipe_says(store):
         *("--limit", "10%", "--dtype", "float32", "--temperature", "0.8", "--top-p", "0.9"),
         *("--suite", "mbpp", "--allow-code=sandboxed"),
     ]
+
+
+def test_what_a_failed_cell_printed_is_no_markup(store):
+    one = cell("llama2-7b", "piqa", "lora")
+    told = io.StringIO()
+    following = LivePlan([one], store, Console(file=told, width=200, markup=False))
+    following.watch(one, 1.0)
+    with store.take(one):
+        store.save(one, failure(one, 1, ["it ends with [/INST]"]))
+    following.watch(None, 0.0)
+    assert "it ends with [/INST] (its log:" in told.getvalue()
 
 
 def test_a_cell_sees_one_gpu():
