@@ -118,7 +118,6 @@ WORDS = st.text(st.characters(codec="ascii", categories=["L", "N", "P", "Zs"]))
 SCALARS = st.none() | st.booleans() | NUMBERS | WORDS
 
 
-@settings(deadline=None)
 @given(KEYS, SCALARS | st.lists(SCALARS))
 def test_a_typed_value_is_read_as_it_was_meant(tmp_path_factory, key, value):
     path = written(tmp_path_factory.getbasetemp())
@@ -128,7 +127,6 @@ def test_a_typed_value_is_read_as_it_was_meant(tmp_path_factory, key, value):
     assert recipe.sources[first] == "command line"
 
 
-@settings(deadline=None)
 @given(KEYS, st.text(st.characters(codec="utf-8", exclude_characters="\0")))
 def test_any_override_is_read_as_llamafactory_reads_it(tmp_path_factory, key, text):
     from llamafactory.hparams import read_args
@@ -437,7 +435,7 @@ def known_keys() -> list[str]:
     return sorted(_known_keys())
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.data())
 def test_a_known_key_with_one_letter_changed_is_suggested_back(data):
     known = known_keys()

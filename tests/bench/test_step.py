@@ -113,7 +113,7 @@ def test_without_the_command_line_packages_it_runs_all_the_same(saved, tmp_path)
         [sys.executable, "-c", program, "step", *words, "checkpointing=true", f"json={file}"],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=1800,
     )
     assert done.returncode == 0, done.stderr
     result = json.loads(file.read_text())

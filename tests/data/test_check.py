@@ -337,17 +337,18 @@ def test_fifty_thousand_rows_are_quick_and_need_no_torch(tmp_path: Path) -> None
     )
     write(tmp_path, [ALPACA | {"output": "a" * 500}] * 50_000)
     code = (
-        "import sys, time; from losia_cli.data.check import dataset_faults; start = time.time();"
+        "import sys; from time import process_time as now;"
+        "from losia_cli.data.check import dataset_faults; start = now();"
         f"print(dataset_faults({{'dataset': 'chat', 'dataset_dir': {str(tmp_path)!r}}}),"
         f"dataset_faults({{'dataset': 'rows', 'dataset_dir': {str(tmp_path)!r}}}),"
-        "'torch' in sys.modules); print(time.time() - start)"
+        "'torch' in sys.modules); print(now() - start)"
     )
     process = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     said, seconds = process.stdout.splitlines()
     assert said == "[] [] False"
-    assert float(seconds) < 8  # 2 on an idle machine
+    assert float(seconds) < 8  # of the processor's time; 2 as a rule
 
 
 @pytest.mark.shared

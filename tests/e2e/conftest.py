@@ -158,5 +158,5 @@ def losia(*arguments: object, **environment: str) -> subprocess.CompletedProcess
         env={**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "200", **environment},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=1800,  # a machine may be busy: this only ends what hangs
     )

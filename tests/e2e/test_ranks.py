@@ -50,7 +50,7 @@ def test_ctrl_c_waits_for_both_ranks_checkpoint(recipe, tmp_path):
     )
     wait_for(tmp_path / "out/trainer_log.jsonl", process)
     process.send_signal(signal.SIGINT)
-    output, _ = process.communicate(timeout=90)
+    output, _ = process.communicate(timeout=1800)
     assert process.returncode == 130, output
     assert "resume_from_checkpoint=true" in output
     assert checkpoints.newest(tmp_path / "out", print)

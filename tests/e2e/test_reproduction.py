@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
+from losia_cli.evaluation.sandbox import diagnose
 from losia_cli.reproduction.cell import BASE, Cell
 from losia_cli.reproduction.run import run_cells
 from losia_cli.reproduction.store import DONE, FAILED, RUNNING, WAITING, Store
@@ -181,7 +182,7 @@ def test_ctrl_c_ends_the_cell_and_says_how_to_go_on(scored, store, tmp_path):
         assert process.poll() is None and time.monotonic() < end
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=1800)
     assert "Stopped" in errors
     assert store.state(cell) == WAITING
     assert list(store.trained(cell).glob("checkpoint-*/losia_checkpoint.json"))
@@ -207,7 +208,9 @@ def test_a_table_in_miniature_from_end_to_end(tmp_path):
     refused = losia(*command)
     assert refused.returncode == 2
     assert "--allow-code" in refused.stderr
-    done = losia(*command, "--allow-code")
+    works = any(well for _, well, _ in diagnose())
+    command.append("--allow-code" if works else "--allow-code=unsandboxed")
+    done = losia(*command)
     assert done.returncode == 0, done.stdout + done.stderr
     for name in ("table1.md", "table1.csv"):
         text = (tmp_path / "kept here" / name).read_text()
@@ -216,9 +219,9 @@ def test_a_table_in_miniature_from_end_to_end(tmp_path):
         assert "43" in text  # the paper's number, beside ours
         assert "llama2-13b" in text  # the whole table, whatever part of it was asked for
     assert "llama2-13b" not in done.stdout
-    again = losia(*command, "--allow-code")
+    again = losia(*command)
     assert again.returncode == 0
     assert "▶" not in again.stdout  # nothing is done twice
-    other = losia(*command, "--allow-code", "max_steps=3")
+    other = losia(*command, "max_steps=3")
     assert other.returncode == 2
     assert "another plan" in other.stderr

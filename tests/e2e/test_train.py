@@ -244,7 +244,8 @@ def test_norms_and_embeddings_train_in_float32(train, model):
     )
     for name, before in final_weights(model).items():
         if "norm" in name or "embed" in name:
-            assert not torch.equal(trained[name].float(), before.float()), name
+            begun = before.bfloat16().float()  # as the base weights are cast
+            assert not torch.equal(trained[name].float(), begun), name
 
 
 def test_what_trains_in_float32_puts_out_the_dtype_of_computation(model):
@@ -534,16 +535,20 @@ def test_a_gradient_that_is_not_finite_stops_before_the_weights(train, tmp_path)
 
 
 def test_help_answers_at_once_and_without_torch():
+    import resource
     import subprocess
     import sys
-    import time
+
+    def spent():
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        return used.ru_utime + used.ru_stime
 
     for command in ([], ["train"]):
-        start = time.monotonic()
+        start = spent()
         result = losia(*command, "--help")
         assert result.returncode == 0
         assert "losia train" in result.stdout or not command
-        assert time.monotonic() - start < 5  # a benchmark says 0.2 s; this only bounds accidents
+        assert spent() - start < 5  # a benchmark says 0.2 s; this only bounds accidents
     loaded = subprocess.run(
         [sys.executable, "-c", "import sys, losia_cli.cli; print('torch' in sys.modules)"],
         capture_output=True, text=True, check=True,

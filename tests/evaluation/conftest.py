@@ -6,6 +6,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
+from losia_cli.evaluation import settle
 from losia_cli.evaluation.batches import Limit
 from losia_cli.evaluation.model import ResumableLM
 from losia_cli.evaluation.store import Store
@@ -32,6 +33,14 @@ def make(name: str = "llama", seed: int = 0, scale: float = 0.2, **changes):
             if parameter.dim() > 1:
                 parameter.normal_(0, scale)
     return model.eval()
+
+
+@pytest.fixture(scope="module")
+def on_the_cpu():
+    """For tests that fork, which a process that has begun to use a GPU cannot."""
+    with pytest.MonkeyPatch.context() as changed:
+        changed.setattr(settle, "_device", lambda: "cpu")
+        yield
 
 
 @pytest.fixture(scope="session")

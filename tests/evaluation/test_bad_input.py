@@ -23,6 +23,8 @@ from tests.e2e.conftest import losia, make_model
 from tests.evaluation.knowing import read
 from tests.evaluation.scripted import one_of_each, write
 
+pytestmark = pytest.mark.usefixtures("on_the_cpu")
+
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
@@ -345,7 +347,7 @@ def test_a_full_disk_is_said_and_the_same_command_goes_on(
         said = tmp_path / "said"
         process = context.Process(target=limited, args=([*ask, "--out", out], size, said, code))
         process.start()
-        process.join(60)
+        process.join(1800)
         ended.append(code.value)
         text = said.read_text()
         assert text.startswith("losia: could not "), text

@@ -80,9 +80,7 @@ def test_every_format_gives_the_same_rows(folder, kind):
     assert documents.used == {"local files": {f"gsm8k/test.{kind}": digest}}
 
 
-@settings(
-    suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=30
-)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30)
 @given(
     st.lists(
         st.fixed_dictionaries({

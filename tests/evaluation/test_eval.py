@@ -20,7 +20,7 @@ from losia_cli.evaluation.settle import Request
 from losia_cli.evaluation.suites import GROUPS, SUITES
 from tests.e2e.conftest import losia, make_model
 from tests.evaluation.conftest import SHARED
-from tests.evaluation.knowing import blank, lessons, read, teach, tokenizer_of
+from tests.evaluation.knowing import KNOWN, blank, lessons, read, teach, tokenizer_of
 from tests.evaluation.scripted import one_of_each
 from tests.evaluation.test_model import plain_likelihood
 
@@ -87,7 +87,7 @@ def trained(untrained, data, sandboxed, tmp_path_factory):
     folder = tmp_path_factory.mktemp("trained model")
     model = AutoModelForCausalLM.from_pretrained(before)
     tokenizer = AutoTokenizer.from_pretrained(before)
-    teach(model, tokenizer, lessons(data, before / "eval/samples"))
+    assert teach(model, tokenizer, lessons(data, before / "eval/samples")) < KNOWN
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     suites = [name for name in sandboxed if name != "mbpp"]

@@ -1,6 +1,5 @@
 import random
 import threading
-import time
 from dataclasses import replace
 
 import pytest
@@ -44,11 +43,16 @@ def test_the_same_code_with_other_tests_is_another_program(started):
     assert len(commands) == 2
 
 
-def test_programs_run_at_the_same_time():
-    programs = [Program(f"import time; time.sleep(1); n = {n}", ("assert n",)) for n in range(1, 5)]
-    began = time.monotonic()
-    assert judge(programs, unsandboxed(), workers=4) == [Verdict.PASSED] * 4
-    assert time.monotonic() - began < 3
+def test_programs_run_at_the_same_time(tmp_path):
+    """Each waits until all four are there."""
+    code = (
+        "import os, time\n"
+        f"open({str(tmp_path)!r} + '/$n', 'w').close()\n"
+        f"while len(os.listdir({str(tmp_path)!r})) < 4: time.sleep(0.01)\n"
+    )
+    programs = [Program(code.replace("$n", str(n)), ("assert True",)) for n in range(4)]
+    limits = Limits(wall_seconds=60)
+    assert judge(programs, unsandboxed(), limits, workers=4) == [Verdict.PASSED] * 4
 
 
 def test_limits_hold_for_each():
@@ -61,7 +65,7 @@ def test_progress_counts_every_program_and_ends_at_all():
     told, before = [], threading.active_count()
     judge([RIGHT, WRONG, RIGHT, RIGHT], unsandboxed(), progress=told.append)
     assert told in ([3, 4], [1, 4])
-    assert threading.active_count() == before
+    assert threading.active_count() <= before
 
 
 def test_nothing_to_judge():

@@ -25,6 +25,8 @@ from losia_cli.evaluation.suites import SAMPLED, SUITES
 from tests.evaluation.knowing import blank, read, tokenizer_of
 from tests.evaluation.scripted import one_of_each, write
 
+pytestmark = pytest.mark.usefixtures("on_the_cpu")
+
 ASKED = ["arc-e", "gsm8k-cot", "sampled"]  # choices, greedy responses and drawn ones
 MOMENTS = 20
 start = multiprocessing.get_context("fork").Process  # a process without the seconds of imports
@@ -123,7 +125,7 @@ def run_to_its_end(model, out, data, moments, count):
 
 
 def finished(process):
-    process.join(120)
+    process.join(1800)
     return process.exitcode
 
 
@@ -139,16 +141,18 @@ def test_killed_at_any_moment_a_run_goes_on_to_the_same_results(model, data, tmp
     assert content(tmp_path / "all") == expected
     generator = random.Random(0)
     places = generator.sample(range(count.value), MOMENTS - 5)
-    times = [generator.uniform(0.2, 0.9) * seconds for _ in range(5)]
     cut = []
     for number, place in enumerate([*places, *[None] * 5]):
         out = tmp_path / str(number)
         process = start(target=run_to_its_end, args=(model, out, data, Moments(place), count))
+        began = time.monotonic()
         process.start()
         if place is None:
-            process.join(times.pop())
+            process.join(generator.uniform(0.2, 0.9) * seconds)
             process.kill()
         cut.append(finished(process) == -signal.SIGKILL)
+        if not cut[-1]:  # it was measured while the machine was busier
+            seconds = min(seconds, time.monotonic() - began)
         again = ask(model, out, data=data, batch=2)
         assert content(out) == expected, f"moment {place}"
         assert again["suites"].keys() == expected.keys()

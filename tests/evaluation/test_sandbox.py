@@ -1,11 +1,12 @@
 import ast
 import json
 import os
-import resource
+import shlex
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from dataclasses import replace
 from functools import cache
@@ -89,15 +90,23 @@ def test_what_this_machine_allows_is_used(kind):
     assert diagnosis()[kind] == (True, "nothing gets out of it")
 
 
+def _peak_memory(anew: bool = False) -> int:
+    """KiB of this process, of all its time or, asked anew, from now on."""
+    if anew:
+        Path("/proc/self/clear_refs").write_text("5")
+    (line,) = [x for x in Path("/proc/self/status").read_text().splitlines() if "VmHWM" in x]
+    return int(line.split()[1])
+
+
 @pytest.mark.parametrize("name", ATTACKS)
 def test_an_attack_fails_and_leaves_nothing(sandbox, target, name, capfd):
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = _peak_memory(anew=True)
     started = time.monotonic()
     verdict = ATTACKS[name].run(sandbox, target)
     assert attacks.damage(target) == []
     assert verdict in ATTACKS[name].expected
-    assert time.monotonic() - started < 20
-    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 50_000  # KiB
+    assert time.monotonic() - started < 90
+    assert _peak_memory() - before < 50_000
     assert capfd.readouterr() == ("", "")
 
 
@@ -242,7 +251,7 @@ def test_nothing_is_inherited(sandbox):
 
 def test_a_verdict_does_not_depend_on_the_run(best):
     code = "import sys; order = list({'one', 'two', 'three', 'four', 'five'})"
-    python = [f"{sys.base_prefix}/bin/python3", "-c", code + "; print(order)"]
+    python = [sys.executable, "-c", code + "; print(order)"]
     said = subprocess.check_output(python, env={"PYTHONHASHSEED": "0"}, text=True).strip()
     assert run(best, code, f"assert order == {said}") is PASSED
 
@@ -274,7 +283,8 @@ def _within(seconds: float, holds) -> bool:
     return True
 
 
-def test_without_a_sandbox_the_group_is_killed_and_the_folder_removed():
+def test_without_a_sandbox_the_group_is_killed_and_the_folder_removed(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     mark = f"losia-group-{os.getpid()}"
     code = (
         "import os, sys, time\n"
@@ -284,10 +294,11 @@ def test_without_a_sandbox_the_group_is_killed_and_the_folder_removed():
         "open('x', 'w').write('x')\n"
         "time.sleep(0.2)\n"
     )
-    before = set(Path("/tmp").glob("losia-*"))
-    assert run(unsandboxed(), code, f"assert os.getcwd().startswith({'/tmp/losia-'!r})") is PASSED
+    there = f"assert os.getcwd().startswith({f'{tmp_path}/losia-'!r})"
+    # all that this user runs counts as its processes
+    assert run(unsandboxed(), code, there, processes=1 << 20) is PASSED
     assert _within(2, lambda: not attacks.running(mark))
-    assert set(Path("/tmp").glob("losia-*")) <= before
+    assert not list(tmp_path.iterdir())
     assert run(unsandboxed(), "while True: pass", "assert True", wall_seconds=0.5) is TIMEOUT
 
 
@@ -327,7 +338,7 @@ def test_a_sandbox_that_confines_nothing_is_not_used(other_programs):
     other_programs(
         "bwrap",
         'while [ "${1##*/python3*}" = "$1" ] || [ "${1%/*}" != /python/bin ]; do shift; done\n'
-        f'shift; {enclosure.bare("")[0]} "$@"; exit $?',
+        f'shift; {shlex.quote(enclosure.bare("")[0])} "$@"; exit $?',
     )
     other_programs("unshare", "exit 1")
     with pytest.raises(UserError, match="bubblewrap does not keep a program from") as raised:

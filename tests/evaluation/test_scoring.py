@@ -221,21 +221,21 @@ TEXTS = st.text(
 ANY = st.one_of(TEXTS, st.text())
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=600)
 @given(ANY, ANY)
 def test_a_settled_letter_never_changes_its_verdict(verdict, text, more):
     if letter.settled(text):
         assert verdict(text) == verdict(text + more)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(TEXTS)
 def test_what_may_still_become_right_is_not_settled(verdict, text):
     if any(verdict(text)) and "\n" not in text:
         assert not letter.settled(text)
 
 
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=600)
 @given(st.data())
 def test_a_response_that_leaves_early_keeps_its_verdict(verdict, rules, tokenizer, data):
     """Of any tokens, with special ones and stop texts in parts: what is scored in the end."""

@@ -36,7 +36,7 @@ def saved_bytes(module, x):
     return sum(kept.values()), y
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.integers(1, 9), st.integers(1, 9), st.booleans(), st.booleans(), st.booleans(),
     st.sampled_from([torch.float64, torch.float32, torch.bfloat16]), st.data(),

@@ -26,7 +26,7 @@ def optimum(scores, rows, columns):
     return best
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 10**6), st.integers(2, 8), st.integers(2, 8), st.data())
 def test_greedy_lies_between_each_strategy_and_the_optimum(seed, n, m, data):
     rows, columns = data.draw(st.integers(1, n)), data.draw(st.integers(1, m))

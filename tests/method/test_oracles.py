@@ -130,7 +130,7 @@ def test_accumulation_is_a_larger_batch(initial):
     assert_same(weights(apart.model), weights(together.model), rtol=1e-6, atol=1e-8)
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=12)
 @given(
     factor=st.sampled_from([1 / 8, 0.3, 0.9]),
     output=st.sampled_from([0.0, 0.1, 1.0]),

@@ -34,7 +34,7 @@ def solve(problem: Problem) -> int:
 
 
 @given(SEEDS, SEEDS)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_no_held_out_question_is_trained_on_whatever_the_seeds(one, other):
     train = generate("train", 120, one)
     heldout = generate("heldout", 60, other)
@@ -45,7 +45,7 @@ def test_no_held_out_question_is_trained_on_whatever_the_seeds(one, other):
 
 
 @given(SEEDS, st.sampled_from(["train", "heldout"]))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_every_worked_answer_is_right(seed, split):
     for problem in generate(split, 30, seed):
         *steps, last = problem.answer.splitlines()
@@ -58,7 +58,7 @@ def test_every_worked_answer_is_right(seed, split):
 
 
 @given(SEEDS)
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_the_seed_decides_the_problems(seed):
     assert generate("train", 40, seed) == generate("train", 40, seed)
     assert generate("train", 40, seed) != generate("train", 40, seed + 1)

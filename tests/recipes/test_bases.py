@@ -62,7 +62,7 @@ def whole(tree) -> dict:
     return reduce(over, [*map(whole, below), values], {})
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(TREES)
 def test_what_is_named_later_wins_and_a_recipes_own_values_win_over_all(tmp_path_factory, tree):
     recipe = recipes.load(plant(tree, tmp_path_factory.mktemp("tree")))

@@ -215,9 +215,9 @@ def test_fifty_thousand_rows_are_measured_quickly() -> None:
     draw = random.Random(0)
     sizes = [draw.randrange(1, 400) for _ in range(50_000)]
     samples = Dataset.from_dict({"input_ids": [[1] * size for size in sizes]}).shuffle(seed=0)
-    start = time.perf_counter()
+    start = time.process_time()
     measured = lengths(samples, 399)
-    assert time.perf_counter() - start < 4
+    assert time.process_time() - start < 4
     assert (measured.rows, measured.tokens) == (50_000, sum(sizes))
     assert (measured.longest, measured.full) == (399, sizes.count(399))
 
