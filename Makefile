@@ -13,7 +13,7 @@ tables := table1 table2 table3 table4 table5 table10 table11 table12 peft-suite
 	$(tables:%=reproduce-%) $(tables:%=reproduce-%-mini) reproduce-table14 reproduce-table15
 
 help:            ## what there is to make
-	@sed -n 's/^\([a-z0-9-]*\): .*## \(.*\)/  make \1\t\2/p;s/^\([a-z0-9-]*\): *## \(.*\)/  make \1\t\2/p' Makefile | expand -t 28
+	@sed -n 's/^\([a-z0-9-]*\): .*## \(.*\)/  make \1\t\2/p;s/^\([a-z0-9-]*\): *## \(.*\)/  make \1\t\2/p' Makefile | expand -t 30
 
 install: $(installed)  ## the environment alone, in .venv (.venv/bin/losia)
 
@@ -26,11 +26,11 @@ $(installed): pyproject.toml constraints.txt
 quickstart: $(installed)  ## teach a real small model a skill, and measure it (about 6 minutes)
 	"$(bin)/python" -m losia_cli quickstart
 
-quickstart-compare: $(installed)  ## the quickstart by five methods, each at up to three rates (hours)
+quickstart-compare: $(installed)  ## the quickstart by five methods, each at up to three rates (two hours)
 	"$(bin)/python" -m losia_cli quickstart --compare
 
-train-real: $(installed)  ## SmolLM2-135M on GSM8K by three methods: loss curves (an hour)
-	"$(bin)/python" scripts/train_real.py
+train-real: $(installed)  ## SmolLM2-135M on GSM8K by three methods: loss curves (DATA=FILE: own copy)
+	"$(bin)/python" scripts/train_real.py $(if $(DATA),--data "$(DATA)")
 
 reproduce-table1: ## the paper's Table 1 on one 80 GB GPU; likewise 2 3 4 5 10 11 12 and peft-suite
 reproduce-table1-mini: ## the same plan with tiny models, without a GPU; likewise the others

@@ -2,10 +2,9 @@
 
     python scripts/train_real.py [--data FILE] [--steps N] [--output DIR]
 
-Without --data the rows come from `../shared/data/gsm8k/train.jsonl` where that is there, else from
-the hub's openai/gsm8k. Each method is one `losia train` in a process of its own, kept in the output
-folder: started again, the script does only what is missing. Writes docs/benchmarks/train-real.json
-and .png.
+The rows come from FILE, in the original columns, else from the hub's openai/gsm8k. Each method is
+one `losia train` in a process of its own, kept in the output folder: started again, the script does
+only what is missing. Writes docs/benchmarks/train-real.json and .png.
 """
 
 import argparse
@@ -20,7 +19,6 @@ from losia_cli.quickstart.compare import lora_rank
 from losia_cli.quickstart.model import prepare_base_model
 
 ROOT = Path(__file__).resolve().parent.parent
-LOCAL = ROOT.parent / "shared/data/gsm8k/train.jsonl"
 METHODS = {
     "LoSiA-Pro": ("losia-pro", 1e-3),
     "LoRA, as many parameters": ("lora", 1e-3),
@@ -31,7 +29,7 @@ METHODS = {
 def main() -> None:
     """Train what is missing, then write the figures and the plot."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, default=LOCAL if LOCAL.is_file() else None)
+    parser.add_argument("--data", type=Path)
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--output", type=Path, default=ROOT / "runs/train-real")
     parser.add_argument("--report", type=Path, default=ROOT / "docs/benchmarks")

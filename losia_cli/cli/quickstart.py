@@ -33,7 +33,7 @@ def quickstart(
         bool,
         typer.Option(
             "--compare",
-            help="Five methods at up to three rates (an hour or two); table and plot go to"
+            help="Five methods at up to three rates (two hours); table and plot go to"
             " docs/benchmarks. Goes on where it was stopped.",
         ),
     ] = False,

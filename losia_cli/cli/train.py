@@ -31,7 +31,7 @@ def train(
 
     A recipe is a LLaMA-Factory file; `finetuning_type: losia` trains with LoSiA. Examples:
 
-        losia train quickstart
+        losia train quickstart output_dir=runs/mine    (after `losia quickstart`)
 
         losia train recipes/llama2-7b-metamath.yaml learning_rate=1e-4
 
