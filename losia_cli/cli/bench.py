@@ -128,8 +128,7 @@ def evaluation(
         Path, typer.Option(metavar="DIR", help="Local documents, as `losia eval --data` takes.")
     ],
     suite: Annotated[
-        list[str] | None,
-        typer.Option(help="Which suites or groups; by default a GSM8K, MMLU's, table2."),
+        list[str] | None, typer.Option(help="Suites or groups; else a GSM8K, MMLU's, table2.")
     ] = None,
     limit: Annotated[int, typer.Option(min=1, help="Documents of each task.")] = 8,
     repeats: Annotated[int, typer.Option(min=1, help="Rounds in which both take turns.")] = 3,
