@@ -8,6 +8,7 @@ done, and every batch's responses are kept in the store as they come.
 import hashlib
 import json
 import math
+import sys
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -108,6 +109,7 @@ class ResumableLM(HFLM):
         )
         self.identity, self.limit, self.store, self.seed = dict(identity), limit, store, seed
         self.settled, self.watcher = settled, watcher
+        self._too_large = sys.maxsize  # tokens of a batch that did not fit
         self.truncated: dict[str, set[int]] = defaultdict(set)
         self._asked: Sequence[Instance] = ()
         layers = getattr(model.config.get_text_config(), "layer_types", None) or []
@@ -214,28 +216,35 @@ class ResumableLM(HFLM):
         answers: dict[int, Answer] = {}
         for numbers in batches:
             batch = [questions[number] for number in numbers]
-            for question, found in zip(batch, self._kept(kind, batch, compute), strict=True):
+            for question, found in zip(batch, self._kept(kind, batch, new, compute), strict=True):
                 answers.update(zip(question.asks, found, strict=True))
         return answers
 
-    def _kept(self, kind: str, batch: list[Question], compute: Compute) -> list[list[Answer]]:
+    def _kept(
+        self, kind: str, batch: list[Question], new: int, compute: Compute
+    ) -> list[list[Answer]]:
         """The answers to a batch: from the store, else computed and stored."""
         key = self._key(kind, batch)
         answers = self.store.get(key)
         if answers is None:
+            rows = sum(len(question.asks) for question in batch)
+            size = rows * (max(question.longest for question in batch) + new)
+            too_large = len(batch) > 1 and size >= self._too_large
             try:
-                answers, tokens = compute(batch)
+                answers, tokens = (None, 0) if too_large else compute(batch)
             except torch.OutOfMemoryError:
-                answers = None
+                self._too_large = min(size, self._too_large)
             if answers is None:  # out of the handler, which keeps the failed call's tensors alive
-                return self._halved(kind, batch, compute)
+                return self._halved(kind, batch, new, compute)
             self.store.put(key, answers)
             self.watcher.advance(sum(len(question.asks) for question in batch), tokens)
         else:
             self.watcher.advance(sum(len(question.asks) for question in batch), 0)
         return answers
 
-    def _halved(self, kind: str, batch: list[Question], compute: Compute) -> list[list[Answer]]:
+    def _halved(
+        self, kind: str, batch: list[Question], new: int, compute: Compute
+    ) -> list[list[Answer]]:
         torch.cuda.empty_cache()
         if len(batch) == 1:
             task, document = self._where(batch[0].asks[0])
@@ -245,7 +254,7 @@ class ResumableLM(HFLM):
             )
         middle = len(batch) // 2
         parts = (batch[:middle], batch[middle:])
-        return [answer for part in parts for answer in self._kept(kind, part, compute)]
+        return [answer for part in parts for answer in self._kept(kind, part, new, compute)]
 
     def _key(self, kind: str, batch: list[Question]) -> str:
         asked = [[question.prompt, question.choices, question.samples] for question in batch]

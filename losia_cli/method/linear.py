@@ -3,6 +3,7 @@
 Shapes: `B` tokens of the batch, `M` inputs, `N` outputs, `R` rows and `C` columns of the subnet.
 """
 
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -140,19 +141,18 @@ class _SubnetProduct(torch.autograd.Function):
     ) -> Tensor:
         device = x.device.type
         dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
-        with torch.autocast(device, enabled=False):
-            x_cast = x.to(dtype)
-            bias_cast = None if bias is None else bias.to(dtype)
-            y = functional.linear(x_cast, weight.to(dtype), bias_cast)
-            ctx.layer, ctx.dtype, ctx.x_dtype = layer, dtype, x.dtype
-            columns = layer.columns if layer.pro and layer.score is None else None
-            ctx.gather_later = columns is not None and layer.keep_input
-            saved = None
-            if ctx.needs_input_grad[3]:
-                if columns is None or layer.keep_input:
-                    saved = x_cast
-                else:
-                    saved = x_cast.index_select(-1, columns)
+        x_cast = x.to(dtype)
+        bias_cast = None if bias is None else bias.to(dtype)
+        y = functional.linear(x_cast, weight.to(dtype), bias_cast)
+        ctx.layer, ctx.dtype, ctx.x_dtype = layer, dtype, x.dtype
+        columns = layer.columns if layer.pro and layer.score is None else None
+        ctx.gather_later = columns is not None and layer.keep_input
+        saved = None
+        if ctx.needs_input_grad[3]:
+            if columns is None or layer.keep_input:
+                saved = x_cast
+            else:
+                saved = x_cast.index_select(-1, columns)
         ctx.save_for_backward(saved, weight)
         return y
 
@@ -162,7 +162,7 @@ class _SubnetProduct(torch.autograd.Function):
         saved, weight = ctx.saved_tensors
         layer: SubnetLinear = ctx.layer
         grad_x = grad_subnet = None
-        with torch.autocast(grad_y.device.type, enabled=False):
+        with _without_autocast(grad_y.device.type):
             grad_y = grad_y.to(ctx.dtype)
             if ctx.needs_input_grad[0]:
                 grad_x = (grad_y @ weight.to(ctx.dtype)).to(ctx.x_dtype)
@@ -173,3 +173,9 @@ class _SubnetProduct(torch.autograd.Function):
                 grad_y_BN = grad_y.reshape(-1, grad_y.shape[-1])
                 grad_subnet = layer.gradient_of_subnet(grad_y_BN, x_2d).to(layer.subnet.dtype)
         return grad_x, None, None, grad_subnet, None
+
+
+def _without_autocast(device: str) -> AbstractContextManager[Any]:
+    """Nothing, where it is off as it should be in backward: entering it costs microseconds."""
+    on = torch.is_autocast_enabled(device)
+    return torch.autocast(device, enabled=False) if on else nullcontext()

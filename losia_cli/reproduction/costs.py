@@ -2,7 +2,8 @@
 
 import shutil
 from collections.abc import Sequence
-from pathlib import Path, PurePath
+from pathlib import Path
+from typing import Any
 
 from losia_cli.data.sources import SETS
 from losia_cli.errors import UserError
@@ -10,13 +11,8 @@ from losia_cli.recipes.needs import names_in, needs_gpu
 from losia_cli.reproduction import paper
 from losia_cli.reproduction.cell import BASE, Cell
 
-# Parameters of the published checkpoints, in billions, by the last part of their name.
-_BILLIONS = {
-    "gemma-2b": 2.51,
-    "llama-2-7b-hf": 6.74,
-    "llama-2-13b-hf": 13.02,
-    "llama-3.2-3b": 3.21,
-}
+# Parameters of the published checkpoints, in billions, by what a cell calls the model.
+_BILLIONS = {"gemma-2b": 2.51, "llama2-7b": 6.74, "llama2-13b": 13.02, "llama3.2-3b": 3.21}
 _BYTES = 2  # of a weight, in bfloat16
 _CHECKPOINTS = 2  # `save_total_limit` of the recipes
 _LITTLE = 0.03  # the part of all parameters that an adapter or LoSiA's subnets are
@@ -29,9 +25,9 @@ def hours(cell: Cell) -> float | None:
     It reports those of the longest training of a table: others are in proportion to their rows. A
     cell that is told how many steps to train is none of the paper's.
     """
-    values = cell.resolved.values
     if cell.method == BASE:
         return 0.0
+    values = _published(cell)
     longest = paper.hours(values)
     names = names_in(values["dataset"])
     wanted = SETS.get(names[0]) if len(names) == 1 else None
@@ -42,7 +38,7 @@ def hours(cell: Cell) -> float | None:
 
 def memory(cell: Cell) -> float | None:
     """The GPU memory by the paper, in GB; None where it reports none, or no GPU is asked for."""
-    values = cell.resolved.values
+    values = _published(cell)
     return paper.memory(values) if cell.method != BASE and needs_gpu(values) else None
 
 
@@ -97,11 +93,16 @@ def expect_enough(cells: Sequence[Cell], root: Path, keep: bool, there: float | 
         )
 
 
+def _published(cell: Cell) -> dict[str, Any]:
+    """The cell's recipe, with the model's published name wherever the model lies."""
+    names = {ours: name for name, ours in paper.MODELS.items()}
+    values = cell.resolved.values
+    return {**values, "model_name_or_path": names.get(cell.model, values["model_name_or_path"])}
+
+
 def _billions(cell: Cell) -> float:
     """Of the parameters of a model that is trained on a GPU; 0 where that is not known."""
-    values = cell.resolved.values
-    name = PurePath(values["model_name_or_path"]).name.lower()
-    return _BILLIONS.get(name, 0.0) if needs_gpu(values) else 0.0
+    return _BILLIONS.get(cell.model, 0.0) if needs_gpu(cell.resolved.values) else 0.0
 
 
 def _adapter(cell: Cell) -> bool:

@@ -27,9 +27,11 @@ class RunProgress(TrainerCallback):
     Attributes:
         begun: whether the first step has begun.
         start: the time, and the steps and tokens that an earlier part of the run had done.
+        end: the time after the last step.
     """
 
     begun = False
+    end = 0.0
 
     def __init__(self, console: Console, controller: LoSiAController | None) -> None:
         self.console, self.controller = console, controller
@@ -86,6 +88,7 @@ class RunProgress(TrainerCallback):
 
     def on_train_end(self, *_: Any, **__: Any) -> None:
         """Take the bar down."""
+        self.end = time.monotonic()
         self.bar.stop()
 
     def _line(self, state: TrainerState) -> str:

@@ -64,7 +64,8 @@ def trained(output: Path) -> bool:
 def verify_saved(model: PreTrainedModel, output: Path) -> None:
     """Reload what was saved and compare its logits with the trained model's, bit for bit.
 
-    A model of several dtypes, whose forward pass needs autocast, has its weights compared.
+    A model of several dtypes, whose forward pass needs autocast, has its weights compared, and so
+    has one on a GPU whose logits differ by little: its kernels may sum in another order.
 
     Raises:
         UserError: it does not load, a weight is missing, or logits or weights differ.
@@ -88,11 +89,15 @@ def verify_saved(model: PreTrainedModel, output: Path) -> None:
     for each in (model.to(device).eval(), saved.to(device).eval()):
         # the class's own forward: no autocast and no chunked loss around it
         logits.append(type(each).forward(each, input_ids=tokens).logits)
-    if not torch.equal(*logits):
+    if torch.equal(*logits):
+        return
+    off, size = (logits[0] - logits[1]).abs().max(), logits[0].abs().max()
+    if device.type == "cpu" or not off <= 0.01 * size:
         raise UserError(
             f"the checkpoint saved in {output} gives other logits than the trained model (by up "
-            f"to {(logits[0] - logits[1]).abs().max():.3g}): resume from the last checkpoint"
+            f"to {off:.3g}): resume from the last checkpoint"
         )
+    _compare_weights(model, saved, output)
 
 
 def _compare_weights(model: PreTrainedModel, saved: PreTrainedModel, output: Path) -> None:

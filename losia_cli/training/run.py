@@ -4,7 +4,6 @@ import errno
 import json
 import os
 import shutil
-import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -242,7 +241,6 @@ class _Run:
                 controller.loss_scale = scaler.get_scale
         _save_safely(trainer, self.output, plan)
         _stop_at_the_end(trainer)
-        self._started = time.monotonic()
 
     def _note(self, selection: Selection) -> None:
         if selection.step >= 0:
@@ -282,14 +280,15 @@ class _Run:
         values = self.recipe.values
         if not values.get("do_train") or not self.trainer.is_world_process_zero():
             return
-        trainer, seconds, peak = self.trainer, time.monotonic() - self._started, peak_memory()
+        trainer, peak = self.trainer, peak_memory()
+        begun, before_steps, before_tokens = self.progress.start  # the rest: of what was resumed
+        seconds = self.progress.end - begun
         whole = values.get("finetuning_type", "lora") in (llamafactory.LOSIA, "full", "freeze")
         reloads = whole and values.get("stage", "sft") != "rm"
         if reloads:
             model = trainer.accelerator.unwrap_model(trainer.model)
             record.verify_saved(model, self.output)
         trainable, total = _parameters(trainer)
-        _, before_steps, before_tokens = self.progress.start  # of what was resumed
         record.write_record(
             self.output,
             {

@@ -193,6 +193,9 @@ def test_out_of_memory_halves_the_batch_and_goes_on(ready, monkeypatch):
     lm = ready(model, tokens=10**6, identity={"weights": "small"})
     found = lm.loglikelihood(ask("loglikelihood", pairs))
     assert max(sizes) > 9
+    sizes.clear()
+    lm.loglikelihood(ask("loglikelihood", [(f"{before} again", after) for before, after in pairs]))
+    assert max(sizes) <= 9, "what is as large is not tried again"
     for (score, greedy), (wanted, wanted_greedy) in zip(found, expected, strict=True):
         assert score == pytest.approx(wanted, rel=1e-5)
         assert greedy == wanted_greedy

@@ -126,6 +126,14 @@ def test_the_papers_hours_and_memory_are_what_is_expected():
         assert all(costs.hours(cell) is not None for cell in make(name).cells)
 
 
+def test_a_model_in_a_folder_of_any_name_takes_what_the_paper_s_takes():
+    one = next(c for c in make("table1", models=["llama2-7b"]).cells if c.method == "full")
+    local = replace(one, common=("model_name_or_path=/models/mine",))
+    assert costs.memory(local) == costs.memory(one) == 64.1
+    assert costs.disk([local], True) == costs.disk([one], True)
+    assert costs.hours(local) == costs.hours(one)
+
+
 def test_full_fine_tunings_checkpoints_take_more_disk_than_an_adapters():
     full, lora = (make("table1", models=["llama2-7b"], methods=[m]).cells for m in ("full", "lora"))
     assert costs.disk(full, False) > 5 * costs.disk(lora, False)
