@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from losia_cli.attention import put_cudnn_last
 from losia_cli.bench import command
 from losia_cli.bench.settings import SIZE_DEFAULTS, StepSettings
 from losia_cli.errors import UserError
@@ -18,6 +19,7 @@ from losia_cli.spelling import did_you_mean
 
 def main(words: Sequence[str]) -> int:
     """Run the benchmark that `words` name; the exit code."""
+    put_cudnn_last()
     try:
         _run(words)
     except UserError as error:

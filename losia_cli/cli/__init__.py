@@ -6,6 +6,7 @@ import traceback
 
 import typer
 
+from losia_cli.attention import put_cudnn_last
 from losia_cli.cli import (  # noqa: F401
     bench,
     chat,
@@ -25,9 +26,7 @@ from losia_cli.errors import TRACEBACK, UserError
 def main() -> None:
     """Run the command; a `UserError` becomes one line on standard error and exit code 2."""
     _quieten_libraries()
-    # Of torch 2.11 on an H100 it is the first choice: NaN in the gradient of padded batches
-    # (pytorch/pytorch#196678), and a plan to be made for every new shape.
-    os.environ.setdefault("TORCH_CUDNN_SDPA_DEPRIORITIZED", "1")
+    put_cudnn_last()
     try:
         app(args=eval.spelled_out(sys.argv[1:]))
     except UserError as error:
