@@ -4,7 +4,8 @@
 
 Right and wrong tell few methods apart on a few hundred questions; the log-likelihood of the right
 choice does. Reads the cells in DIR (runs/reproduce) and writes docs/benchmarks/compare-SET.json and
-compare-SET-trade.png for each set that was taught: a line through the rates of each method.
+compare-SET-trade.png for each set that was taught: a line through the rates of each method. What
+the file has of cells that DIR has not stays in it, so that what several machines measured adds up.
 """
 
 import argparse
@@ -42,9 +43,15 @@ def main() -> None:
     plan, store = plan_of(request), store_of(request)
     for taught in dict.fromkeys(place.row[0] for place in plan.places):
         cells = {place.cell: place.row[1] for place in plan.places if place.row[0] == taught}
-        entries = [made for cell, row in cells.items() if (made := entry(cell, row, store))]
+        path = options.report / f"compare-{taught}.json"
+        before = json.loads(path.read_text())["cells"] if path.is_file() else []
+        known = {(each["row"], each["learning_rate"]): each for each in before}
+        found = (
+            entry(cell, row, store) or known.get((row, learning_rate(cell)))
+            for cell, row in cells.items()
+        )
+        entries = [each for each in found if each is not None]
         if len(entries) > 1 and entries[0]["row"] == BASE:
-            path = options.report / f"compare-{taught}.json"
             header = {"taught": taught, "overrides": kind["overrides"]}
             path.write_text(json.dumps({**header, "cells": entries}, indent=1) + "\n")
             plot(taught, entries, path.with_name(f"compare-{taught}-trade.png"))
@@ -63,9 +70,13 @@ def entry(cell: Cell, row: str, store: Store) -> Entry | None:
         for suite in cell.suites
     }
     run = result["training"] or {}
-    rate = run.get("recipe", {}).get("learning_rate")
     kept = {key: run[key] for key in _TRAINING if run.get(key) is not None}
-    return {"row": row, "learning_rate": rate, "scores": scores, **kept}
+    return {"row": row, "learning_rate": learning_rate(cell), "scores": scores, **kept}
+
+
+def learning_rate(cell: Cell) -> float | None:
+    """What it is trained at; None where it is not."""
+    return None if cell.method == BASE else cell.resolved.values["learning_rate"]
 
 
 def likelihood(store: Store, cell: Cell, suite: str) -> float | None:
@@ -86,7 +97,7 @@ def plot(taught: str, entries: list[Entry], path: Path) -> None:
         axes.axhline(base, color="black", linewidth=0.8, linestyle=":", label="base model")
         trained = [each for each in entries if each["row"] != BASE]
         for number, row in enumerate(dict.fromkeys(each["row"] for each in trained)):
-            of_row = sorted((e for e in trained if e["row"] == row), key=rate)
+            of_row = [each for each in trained if each["row"] == row]
             kept = [(fitted(each), each["scores"][suite]["right_choice_nats"]) for each in of_row]
             points = [point for point in kept if point[1] > base - BELOW]
             if points:
@@ -96,11 +107,6 @@ def plot(taught: str, entries: list[Entry], path: Path) -> None:
     axes.legend(fontsize="small")
     figure.suptitle("More to the right is better fitted, higher is better kept; lines join rates")
     figure.savefig(path, dpi=120)
-
-
-def rate(each: Entry) -> float:
-    """The learning rate."""
-    return each["learning_rate"]
 
 
 def fitted(each: Entry) -> float | None:
