@@ -10,6 +10,7 @@ from typing import Any
 from losia_cli.errors import UserError, first_line
 from losia_cli.files import sha256
 from losia_cli.recipes.recipe import EVALUATION_KEYS
+from losia_cli.training.checkpoints import PREFIX
 from losia_cli.training.record import RECORD, WEIGHTS
 
 ADAPTER = "adapter_config.json"
@@ -99,7 +100,7 @@ def find(target: str, *, adapter: Path | None = None, base: bool = False) -> Che
 
 def _record(folder: Path) -> dict[str, Any]:
     """What `losia train` left in the folder, or beside the checkpoint."""
-    for place in (folder, folder.parent) if folder.name.startswith("checkpoint-") else (folder,):
+    for place in (folder, folder.parent) if folder.name.startswith(PREFIX) else (folder,):
         if (place / RECORD).is_file():
             return _object(place / RECORD)
     return {}

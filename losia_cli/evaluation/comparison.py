@@ -41,15 +41,16 @@ def compare(first: Path, second: Path, suites: Sequence[str] = ()) -> dict[str, 
     """
     a, b = results.load(first), results.load(second)
     both = [name for name in a["suites"] if name in b["suites"]]
-    asked = {suite: GROUPS.get(suite, (suite,)) for suite in suites} or {"": tuple(both)}
+    asked = {suite: GROUPS.get(suite, (suite,)) for suite in suites}
     absent = [suite for suite, names in asked.items() if not set(both).intersection(names)]
-    if absent:
-        what = f"nothing of {', '.join(absent)}" if suites else "no suite"
+    if absent or not both:
+        what = f"nothing of {', '.join(absent)}" if absent else "no suite"
         raise UserError(
             f"{first} and {second} share {what} ({', '.join(a['suites'])} and"
             f" {', '.join(b['suites'])}): evaluate both on it"
         )
-    shared = [name for name in both if any(name in names for names in asked.values())]
+    wanted = {name for names in asked.values() for name in names} or both
+    shared = [name for name in both if name in wanted]
     lines = {name: [results.samples(each, name) for each in (a, b)] for name in shared}
     means = [n for n in shared if all(map(_is_mean, (a["suites"][n], b["suites"][n]), lines[n]))]
     if not means:

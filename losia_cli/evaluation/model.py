@@ -109,7 +109,7 @@ class ResumableLM(HFLM):
         )
         self.identity, self.limit, self.store, self.seed = dict(identity), limit, store, seed
         self.settled, self.watcher = settled, watcher
-        self._too_large = sys.maxsize  # tokens of a batch that did not fit
+        self._tokens_too_many = sys.maxsize  # for a batch: as many did not fit
         self.truncated: dict[str, set[int]] = defaultdict(set)
         self._asked: Sequence[Instance] = ()
         layers = getattr(model.config.get_text_config(), "layer_types", None) or []
@@ -229,11 +229,11 @@ class ResumableLM(HFLM):
         if answers is None:
             rows = sum(len(question.asks) for question in batch)
             size = rows * (max(question.longest for question in batch) + new)
-            too_large = len(batch) > 1 and size >= self._too_large
+            too_large = len(batch) > 1 and size >= self._tokens_too_many
             try:
                 answers, tokens = (None, 0) if too_large else compute(batch)
             except torch.OutOfMemoryError:
-                self._too_large = min(size, self._too_large)
+                self._tokens_too_many = min(size, self._tokens_too_many)
             if answers is None:  # out of the handler, which keeps the failed call's tensors alive
                 return self._halved(kind, batch, new, compute)
             self.store.put(key, answers)

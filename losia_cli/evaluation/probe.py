@@ -33,7 +33,7 @@ def gone(pid):
     except ProcessLookupError:
         return True
     except PermissionError:
-        pass
+        return False
 
 def connect(family, address):
     with socket.socket(family) as client:

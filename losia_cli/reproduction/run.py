@@ -20,8 +20,8 @@ from losia_cli.processes import StopTogether
 from losia_cli.reproduction.cell import BASE, Cell
 from losia_cli.reproduction.store import DONE, Store, failure, gather
 from losia_cli.reproduction.store import missing_suites as missing
-from losia_cli.training.checkpoints import MANIFEST, never_resumed
-from losia_cli.training.record import trained
+from losia_cli.training.checkpoints import MANIFEST, PREFIX, never_resumed
+from losia_cli.training.record import holds_model
 
 _LOG_LINES = 15  # of a failed cell's, kept in its result
 # A base model has no run's record to read these from: option of `losia eval` -> the recipe's key.
@@ -90,7 +90,7 @@ def _command(cell: Cell, store: Store) -> list[str]:
             if values.get(key) is not None:
                 asked += [option, str(values[key])]
         return [*asked, *_suites(cell.suites), *_allowed(values)]
-    if trained(folder):
+    if holds_model(folder):
         return ["eval", str(folder), *_suites(_unscored(cell, store)), *_allowed(values)]
     overrides = [
         *cell.all_overrides,
@@ -101,7 +101,7 @@ def _command(cell: Cell, store: Store) -> list[str]:
         adapter = store.adapter(cell.after)
         start = store.merged(cell) if adapter else store.trained(cell.after)
         overrides.append(f"model_name_or_path={json.dumps(str(start))}")
-    saved = any((path / MANIFEST).is_file() for path in folder.glob("checkpoint-*"))
+    saved = any((path / MANIFEST).is_file() for path in folder.glob(f"{PREFIX}*"))
     if saved and never_resumed(values) is None:
         overrides.append("resume_from_checkpoint=true")
     elif folder.is_dir():
@@ -158,7 +158,7 @@ def _process(cell: Cell, told: list[str], store: Store, lock: int, watch: Watch)
 
 
 def _ready(cell: Cell, store: Store) -> bool:
-    return cell.after is None or trained(store.trained(cell.after))
+    return cell.after is None or holds_model(store.trained(cell.after))
 
 
 def _drop_unneeded(ran: Cell, cells: Sequence[Cell], store: Store) -> None:

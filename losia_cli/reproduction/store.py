@@ -150,7 +150,7 @@ class Store:
         for pattern in WEIGHTS:
             for path in folder.glob(pattern):
                 path.unlink()
-        for path in [*folder.glob("checkpoint-*"), *folder.glob("pissa_*"), self.merged(cell)]:
+        for path in [*folder.glob(f"{PREFIX}*"), *folder.glob("pissa_*"), self.merged(cell)]:
             shutil.rmtree(path, ignore_errors=True)
 
     def _learned(self, cell: Cell) -> bool:

@@ -54,7 +54,7 @@ def write_record(output: Path, record: dict[str, Any]) -> None:
     write_atomically(output / RECORD, json.dumps(record, indent=2, default=str) + "\n")
 
 
-def trained(output: Path) -> bool:
+def holds_model(output: Path) -> bool:
     """Whether a finished training's weights are there; its record comes after they were proven."""
     weights = any(any(output.glob(pattern)) for pattern in WEIGHTS)
     return weights and (output / RECORD).is_file()

@@ -139,7 +139,7 @@ def finished(checkpoint: Path, values: Mapping[str, Any]) -> bool:
     last = state["global_step"] >= state["max_steps"] > 0
     same = ours == {key: value for key, value in plan.items() if not key.startswith("(")}
     more = values.get("do_eval") or values.get("do_predict")
-    return last and same and not more and record.trained(Path(values["output_dir"]))
+    return last and same and not more and record.holds_model(Path(values["output_dir"]))
 
 
 def _expect_first_pissa(checkpoint: Path, output: Path | None) -> None:
@@ -378,7 +378,7 @@ def _save_safely(trainer: Trainer, output: Path, plan: dict[str, Any]) -> None:
     write = trainer._save_checkpoint
 
     def save(model: Any, trial: Any) -> None:
-        args, folder = trainer.args, output / f"checkpoint-{trainer.state.global_step}"
+        args, folder = trainer.args, output / f"{checkpoints.PREFIX}{trainer.state.global_step}"
         limit, args.save_total_limit = args.save_total_limit, None
         output.mkdir(parents=True, exist_ok=True)
 

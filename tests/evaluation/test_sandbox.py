@@ -105,7 +105,7 @@ def test_an_attack_fails_and_leaves_nothing(sandbox, target, name, capfd):
     verdict = ATTACKS[name].run(sandbox, target)
     assert attacks.damage(target) == []
     assert verdict in ATTACKS[name].expected
-    assert time.monotonic() - started < 90
+    assert time.monotonic() - started < ATTACKS[name].limits.wall_seconds + 30
     assert _peak_memory() - before < 50_000
     assert capfd.readouterr() == ("", "")
 

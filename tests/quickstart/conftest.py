@@ -43,3 +43,9 @@ def tiny_model_without_template(tiny_model, tmp_path_factory) -> Path:
     tokenizer.chat_template = None
     tokenizer.save_pretrained(folder)
     return folder
+
+
+def untouched(path: Path) -> tuple[int, ...]:
+    """What of a file tells whether it was written since; reading it changes none of it."""
+    found = path.stat()
+    return found.st_ino, found.st_size, found.st_mtime_ns, found.st_mode
