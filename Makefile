@@ -8,9 +8,11 @@ installed := $(VENV)/.installed
 # The paper's tables that are made of trained models; `make reproduce-table1-mini` and so on run the
 # same plans with tiny models.
 tables := table1 table2 table3 table4 table5 table10 table11 table12 peft-suite
+# Those that are measured without training a model; Figure 5 is Table 15's plot.
+benchmarks := table14 table15 figure11 figure12
 
 .PHONY: help install quickstart quickstart-compare train-real test check bench clean compare reproduce-all \
-	$(tables:%=reproduce-%) $(tables:%=reproduce-%-mini) reproduce-table14 reproduce-table15
+	$(tables:%=reproduce-%) $(tables:%=reproduce-%-mini) $(benchmarks:%=reproduce-%)
 
 help:            ## what there is to make
 	@sed -n 's/^\([a-z0-9-]*\): .*## \(.*\)/  make \1\t\2/p;s/^\([a-z0-9-]*\): *## \(.*\)/  make \1\t\2/p' Makefile | expand -t 30
@@ -44,8 +46,8 @@ $(tables:%=reproduce-%-mini): reproduce-%-mini: $(installed)
 compare: $(installed)  ## SmolLM2-135M taught ARC-E and GSM8K by ten methods at three rates (hours)
 	"$(bin)/python" -m losia_cli reproduce compare
 
-reproduce-all:   ## all of them and Tables 14 and 15, one after another (months of one GPU)
-	failed=0; for table in $(tables) table14 table15; do \
+reproduce-all:   ## all of them, the tables that are benchmarks, and the figures (months of one GPU)
+	failed=0; for table in $(tables) $(benchmarks); do \
 		$(MAKE) reproduce-$$table || failed=1; done; exit $$failed
 
 reproduce-table14: $(installed)  ## trained parameters by size and, on a GPU, their memory
@@ -60,6 +62,14 @@ reproduce-table15: $(installed)  ## latency and memory by method on one 80 GB GP
 		--methods lora,losia,losia-pro --json runs/reproduce/table15-without.json
 	"$(bin)/python" -m losia_cli bench latency runs/reproduce/table15-with.json \
 		runs/reproduce/table15-without.json --plot runs/reproduce/table15.png
+
+reproduce-figure11: $(installed)  ## latency and memory by size of each method, with checkpointing
+reproduce-figure12: $(installed)  ## the same without checkpointing
+reproduce-figure11 reproduce-figure12: reproduce-%:
+	mkdir -p runs/reproduce
+	"$(bin)/python" -m losia_cli bench sizes --methods lora,dora,losia,losia-pro \
+		--json runs/reproduce/$*.json $(if $(filter %12,$*),--no-checkpointing)
+	"$(bin)/python" -m losia_cli bench latency runs/reproduce/$*.json --plot runs/reproduce/$*.png
 
 test: $(installed)  ## the whole test suite
 	"$(bin)/python" -m pytest

@@ -18,13 +18,18 @@ from losia_cli.reproduction import paper
 TABLE = 15
 PAPERS_MODEL = "llama2-7b"
 PHASES = ("forward", "backward", "other", "total")
-# Of LoSiA the paper has one row; in training some group is scored at nearly every step.
+# A step benchmark's row, or a size's -> the paper's. Of LoSiA the paper has one row; in training
+# some group is scored at nearly every step, as the sizes are measured.
 PAPERS_ROWS = {
     "lora": "lora",
+    "lora r=64": "lora",
     "dora": "dora",
+    "dora r=64": "dora",
     "galore": "galore",
     "losia-scored": "losia",
+    "losia p=1/8 p_o=1/8": "losia",
     "losia-pro-scored": "losia-pro",
+    "losia-pro p=1/8 p_o=1/8": "losia-pro",
 }
 PAPER = "  the paper"
 ALIKE = ("model", "batch", "tokens", "dtype")
@@ -115,7 +120,8 @@ def render(results: Sequence[dict[str, Any]]) -> str:
     """The results as one table: changes against LoRA with checkpointing, if that was measured."""
     rows = [(result, latency) for result in results for latency in latencies(result)]
     measured = [latency for _, latency in rows]
-    lora = next((row.phases for row in measured if row.name == "lora" and row.checkpointing), {})
+    against = (row for row in measured if PAPERS_ROWS.get(row.name) == "lora")
+    lora = next((row.phases for row in against if row.checkpointing), {})
     theirs_lora = {
         phase: paper.value(TABLE, phase, method="lora", checkpointing="with") or 0
         for phase in PHASES

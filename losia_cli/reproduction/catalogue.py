@@ -74,7 +74,10 @@ def listing(found: Sequence[Entry]) -> "Iterator[Table]":
     laid = [entry for entry in found if entry.kind != "recipe"]
     if made:
         listed = _table("losia train NAME", "recipe", "model", "dataset", "tables", "GB", "hours")
-        listed.caption = "GB and hours: LoSiA-Pro in the paper, on one A800 of 80 GB"
+        listed.caption = (
+            "GB and hours: the paper's, on one A800 of 80 GB; Table 1's hours are LoSiA-Pro's for"
+            " the longest of three sets, Table 2's LoSiA's for all eight together"
+        )
         for entry in made:
             figures = ["" if x is None else f"{x:g}" for x in (entry.memory, entry.hours)]
             listed.add_row(entry.name, entry.model, entry.dataset, _numbers(entry), *figures)

@@ -22,18 +22,18 @@ _GALORE = 0.2  # likewise of GaLore: moments of rank 512 of 4,096, and all of th
 def hours(cell: Cell) -> float | None:
     """The hours of training by the paper; None where it reports none for such a cell.
 
-    It reports those of the longest training of a table: others are in proportion to their rows. A
-    cell that is told how many steps to train is none of the paper's.
+    It reports those of one training or of several together: others are in proportion to their
+    rows. A cell that is told how many steps to train is none of the paper's.
     """
     if cell.method == BASE:
         return 0.0
     values = _published(cell)
-    longest = paper.hours(values)
+    reported = paper.hours(values)
     names = names_in(values["dataset"])
     wanted = SETS.get(names[0]) if len(names) == 1 else None
-    if longest is None or wanted is None or values.get("max_steps", -1) > 0:
+    if reported is None or wanted is None or values.get("max_steps", -1) > 0:
         return None
-    return longest * (wanted.rows or wanted.published) / paper.rows_of_longest(values)
+    return reported * (wanted.rows or wanted.published) / paper.rows_trained(values)
 
 
 def memory(cell: Cell) -> float | None:

@@ -13,13 +13,15 @@ from losia_cli.reproduction.place import Place
 from losia_cli.reproduction.plan import Plan
 from losia_cli.reproduction.tables import ALONE, published
 
-HOURS = "Time(h)"
-HOURS_PRO = "Time(h), Pro"
+HOURS = "Time(h)"  # of the longest training of a row
+HOURS_TOGETHER = "Time(h), 8 sets"
+PRO = ", Pro"  # after either: LoSiA-Pro's, which trains what is printed as LoSiA
 MEMORY = "Mem(GB)"
 KEPT = "Kept(GB)"
 SECONDS = "Seconds"
 LOSS = "Loss"
-COSTS = (MEMORY, KEPT, HOURS, HOURS_PRO, SECONDS, LOSS)  # columns where less is better
+_HOURS = [hours + which for hours in (HOURS, HOURS_TOGETHER) for which in ("", PRO)]
+COSTS = (MEMORY, KEPT, *_HOURS, SECONDS, LOSS)  # columns where less is better
 AVERAGE = "Avg."
 
 Result = dict[str, Any]
@@ -74,11 +76,11 @@ def collect(plan: Plan, find: Find) -> Numbers:
     rows: Numbers = {}
     for row, columns in grouped.items():
         printed = _printed(beside, row)
-        scores = _scores(columns, find, printed)
+        best = _best(columns, find)
+        scores = _scores(columns, best, find, printed)
         if AVERAGE in beside.columns and AVERAGE not in scores:
             scores[AVERAGE] = _average(scores, beside, printed.get(AVERAGE))
-        cells = [place.cell for found in columns.values() for place in found]
-        found = {**_costs(cells, beside, printed, find), **scores}
+        found = {**_costs(columns, best, beside, printed, find), **scores}
         ours = [name for name in found if name not in beside.columns]
         rows[row] = {name: found[name] for name in [*beside.columns, *ours] if name in found}
     return rows
@@ -114,23 +116,32 @@ def _printed(beside: paper.Table, row: Row) -> Mapping[str, float | None]:
     return next(found, {})
 
 
-def _scores(
-    columns: Mapping[str, Sequence[Place]], find: Find, printed: Mapping[str, float | None]
-) -> dict[str, Number]:
-    """A row's scores, each model's at the setting that is best in its first column.
+def _best(columns: Mapping[str, Sequence[Place]], find: Find) -> dict[str, Row]:
+    """By training set, the setting that is best in the first of its columns that is measured.
 
-    So what a model forgot is not read from another one than what it learned.
+    All else is read at it: what a model forgot is not another one's than what it learned.
     """
     best: dict[str, Row] = {}
-    scores = {}
-    for name, places in columns.items():
+    for places in columns.values():
         means = _means(places, find)
-        chosen = best.get(places[0].cell.dataset)
-        if chosen not in means and means:
+        if means:
             chosen = max(means, key=lambda setting: means[setting].ours or 0.0)
             best.setdefault(places[0].cell.dataset, chosen)
-        scores[name] = _chosen(places, means, chosen, printed.get(name))
-    return scores
+    return best
+
+
+def _scores(
+    columns: Mapping[str, Sequence[Place]],
+    best: Mapping[str, Row],
+    find: Find,
+    printed: Mapping[str, float | None],
+) -> dict[str, Number]:
+    return {
+        name: _chosen(
+            places, _means(places, find), best.get(places[0].cell.dataset), printed.get(name)
+        )
+        for name, places in columns.items()
+    }
 
 
 def _means(places: Sequence[Place], find: Find) -> dict[Row, Number]:
@@ -181,28 +192,34 @@ def _mean(ones: Sequence[Number]) -> Number:
 
 def _average(scores: Mapping[str, Number], beside: paper.Table, printed: float | None) -> Number:
     """Of all the paper's columns of scores, or of none."""
-    found = [scores.get(name) for name in beside.columns if name not in (*COSTS, AVERAGE)]
+    found = [scores.get(name) for name in _scored(beside)]
     values = [one.ours for one in found if one is not None and one.ours is not None]
     whole = len(values) == len(found)
     return Number(fmean(values) if whole else None, seeds=int(whole), paper=printed)
 
 
+def _scored(beside: paper.Table) -> list[str]:
+    """The paper's columns of scores."""
+    return [name for name in beside.columns if name not in (*COSTS, AVERAGE)]
+
+
 def _costs(
-    cells: Sequence[Cell],
+    columns: Mapping[str, Sequence[Place]],
+    best: Mapping[str, Row],
     beside: paper.Table,
     printed: Mapping[str, float | None],
     find: Find,
 ) -> dict[str, Number]:
     """The longest training and the largest memory of a row's cells, as the paper's Table 1 has it.
 
-    A resumed training has no time: its first part was not counted. The loss on held-out rows is the
-    lowest, so that of the rate that is best by it.
+    Table 2's hours are of all trainings together. The loss on held-out rows is the lowest, so that
+    of the rate that is best by it.
     """
+    cells = [place.cell for found in columns.values() for place in found]
     if MEMORY not in beside.columns or cells[0].method == BASE:
         return {}
-    runs = [run for cell in cells if (run := (find(cell) or {}).get("training"))]
-    pro = cells[0].method != "losia" and HOURS_PRO in beside.columns
-    seconds = [run["seconds"] for run in runs if not run["resumed_from"]]
+    runs = _runs(cells, find)
+    seconds = _seconds(runs)
     memory = [run["peak_memory_bytes"] for run in runs]
     largest = max(memory) / 1e9 if memory else None
     found = {MEMORY: Number(largest, paper=printed.get(MEMORY))}
@@ -216,7 +233,38 @@ def _costs(
     longest = max(seconds) if seconds else None
     if SECONDS in beside.columns:
         return found | {SECONDS: Number(longest, paper=printed.get(SECONDS))}
-    column = HOURS_PRO if pro and printed.get(HOURS_PRO) is not None else HOURS
+    column = HOURS
+    if HOURS_TOGETHER in beside.columns:
+        column, longest = HOURS_TOGETHER, _together(columns, best, beside, find)
     hours = None if longest is None else longest / 3600
-    found[HOURS] = Number(None, paper=printed.get(HOURS))
-    return found | {column: Number(hours, paper=printed.get(column))}
+    found[column] = Number(None, paper=printed.get(column))
+    measured = column + PRO * (cells[0].method == "losia-pro")
+    return found | {measured: Number(hours, paper=printed.get(measured))}
+
+
+def _together(
+    columns: Mapping[str, Sequence[Place]],
+    best: Mapping[str, Row],
+    beside: paper.Table,
+    find: Find,
+) -> float | None:
+    """Seconds of the trainings behind all of the paper's columns; None unless all are known."""
+    taken = []
+    for name in _scored(beside):
+        cells = [place.cell for place in columns.get(name, ())]
+        shown = [cell for cell in cells if _setting(cell) == best.get(cell.dataset)]
+        seconds = _seconds(_runs(shown, find))
+        if not seconds:
+            return None
+        taken.append(fmean(seconds))
+    return sum(taken)
+
+
+def _runs(cells: Sequence[Cell], find: Find) -> list[Result]:
+    """What the trainings that are done took."""
+    return [run for cell in cells if (run := (find(cell) or {}).get("training"))]
+
+
+def _seconds(runs: Sequence[Result]) -> list[float]:
+    """Of the runs that were not resumed: the first part of those was not counted."""
+    return [run["seconds"] for run in runs if not run["resumed_from"]]

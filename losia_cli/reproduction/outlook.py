@@ -39,7 +39,10 @@ def lines(plan: Plan, left: Sequence[Cell], store: Store) -> Iterator[str]:
     yield f"{len(plan.cells)} cells, {trained} of them trained; {len(left)} to go"
     seconds = remaining(left, done, store)
     if seconds is not None:
-        yield f"training: {clock(seconds)}, by the paper's hours until measured"
+        yield (
+            f"training: {clock(seconds)}; until measured by the paper's hours, of rows filled to"
+            " the cutoff"
+        )
     kept, dropped = (costs.disk(left, keep) for keep in (True, False))
     if kept:
         yield (

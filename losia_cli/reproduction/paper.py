@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import cache
 from pathlib import Path, PurePath
 from typing import Any
@@ -48,12 +49,21 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """A table of the paper; `fields` and `columns` are the names in its rows."""
+    """A table of the paper.
+
+    Attributes:
+        title: what it shows, in our words.
+        fields: the names of what a row is of.
+        columns: the names of its numbers.
+        rows: its lines.
+        note: what to know before laying numbers beside it.
+    """
 
     title: str
     fields: tuple[str, ...]
     columns: tuple[str, ...]
     rows: tuple[Row, ...]
+    note: str = ""
 
 
 @cache
@@ -66,7 +76,7 @@ def table(number: int) -> Table:
     data = _file()[number]
     fields, columns = data["fields"], data["columns"]
     rows = tuple(_row(fields, columns, cells) for cells in data["rows"])
-    return Table(data["title"], tuple(fields), tuple(columns), rows)
+    return Table(data["title"], tuple(fields), tuple(columns), rows, data.get("note", ""))
 
 
 def value(number: int, column: str, **fields: str) -> float | None:
@@ -115,24 +125,41 @@ def score(recipe: Mapping[str, Any], column: str) -> float | None:
 
 
 def memory(recipe: Mapping[str, Any]) -> float | None:
-    """The paper's GPU memory for a resolved recipe, in GB; None where it reports none."""
-    return _cost(recipe, "Mem(GB)")
+    """The paper's GPU memory for a resolved recipe, in GB; None where it reports none.
+
+    Of LoSiA in other sizes than Table 1's or 2's it reports LLaMA-2 7B's alone (Table 14).
+    """
+    row, number = row_of(recipe), _table_of_costs(recipe)
+    if row is None or row["method"] != "losia" or _has_usual_size(recipe, row["model"], number):
+        return _cost(recipe, "Mem(GB)")
+    if row["model"] != "llama2-7b" or number != 1:
+        return None
+    factors = {"p": "losia_rank_factor", "p_o": "losia_output_factor"}
+    size = {name: str(Fraction(recipe[key])) for name, key in factors.items()}
+    return value(14, "Mem(GB)", method="losia", **size)
 
 
 def hours(recipe: Mapping[str, Any]) -> float | None:
     """The paper's hours for a resolved recipe; None where it reports none.
 
-    Those of the longest of Table 1's three trainings, or what Table 2 prints for eight.
+    Those of the longest of Table 1's three trainings, or of Table 2's eight together: for one of
+    them Table 2's are too many by Table 15's microseconds per token, even if all rows are filled.
     """
-    pro = recipe.get("losia_pro") and _table_of_costs(recipe) == 1
-    return _cost(recipe, "Time(h), Pro" if pro else "Time(h)")
+    if _table_of_costs(recipe) == 2:
+        return _cost(recipe, "Time(h), 8 sets")
+    return _cost(recipe, "Time(h), Pro" if recipe.get("losia_pro") else "Time(h)")
 
 
-def rows_of_longest(recipe: Mapping[str, Any]) -> int:
-    """The rows of the training that `hours` is taken to be of: the largest set's of its table."""
+def rows_trained(recipe: Mapping[str, Any]) -> int:
+    """The rows that `hours` were spent on."""
     if _table_of_costs(recipe) == 1:
         return SAMPLED_ROWS
-    return int(max(row.values["train"] or 0 for row in table(8).rows))
+    return int(sum(row.values["train"] or 0 for row in table(8).rows))
+
+
+def _has_usual_size(recipe: Mapping[str, Any], model: str, number: int | None) -> bool:
+    output = value(9, "p_o", method="losia") if number == 2 else value(7, "p_o", model=model)
+    return (recipe["losia_rank_factor"], recipe["losia_output_factor"]) == (1 / 8, output)
 
 
 def _cost(recipe: Mapping[str, Any], column: str) -> float | None:

@@ -14,7 +14,7 @@ _HEADS = ("ours", "±", "paper", "diff")  # of the lines of a terminal's cell
 _HEAD = ("column", "ours", "error", "seeds", "paper", "difference", "note")
 
 
-def terminal(title: str, numbers: Numbers, fields: Sequence[str]) -> Table:
+def terminal(title: str, numbers: Numbers, fields: Sequence[str], note: str = "") -> Table:
     """A table for the terminal: in each cell ours, its error, the paper's, and the difference."""
     columns = _columns(numbers)
     view = Table(title=Text(title), title_justify="left", show_lines=True, padding=(0, 0, 0, 1))
@@ -28,13 +28,15 @@ def terminal(title: str, numbers: Numbers, fields: Sequence[str]) -> Table:
         heads = [head for head in _HEADS if any(head in cell for cell in lines)]
         cells = [Text("\n").join([cell.get(head, Text()) for head in heads]) for cell in lines]
         view.add_row(*row, Text("\n".join(heads), style="dim"), *cells)
-    if any(_notes(numbers)):
-        view.caption = "* a part of the documents, or the best of several settings: see the .md"
+    starred = "* a part of the documents, or the best of several settings: see the .md"
+    captions = [text for text in (note, starred if any(_notes(numbers)) else "") if text]
+    if captions:
+        view.caption = Text("\n".join(captions), style="dim")
         view.caption_justify = "left"
     return view
 
 
-def markdown(title: str, numbers: Numbers, fields: Sequence[str]) -> str:
+def markdown(title: str, numbers: Numbers, fields: Sequence[str], note: str = "") -> str:
     """The same in Markdown: `ours ± error (the paper's, difference)`."""
     columns = _columns(numbers)
     lines = [f"## {title}", "", _line([*fields, *columns])]
@@ -44,6 +46,7 @@ def markdown(title: str, numbers: Numbers, fields: Sequence[str]) -> str:
         for row, found in numbers.items()
     ]
     lines += ["", "Ours ± error (the paper's, ours less the paper's); – is not measured."]
+    lines += ["", note] if note else []
     notes = list(_notes(numbers))
     return "\n".join([*lines, *(["", *notes] if notes else [])]) + "\n"
 

@@ -190,12 +190,13 @@ def _expect_runnable(table: str, left: Sequence[Cell], request: Request) -> None
 
 def _report(plan: Plan, whole: Plan, store: Store, console: Console) -> None:
     """Print the plan's numbers; the files have those of the whole table."""
-    fields = published(plan.table).fields
+    beside = published(plan.table)
     title = render.title(plan.table)
     if store.kind["miniature"]:
         title += "; in miniature, whose scores mean nothing"
     wide = console if console.is_terminal else Console(file=console.file, width=_WIDE, markup=False)
-    wide.print(render.terminal(title, collect(plan, store.result), fields))
+    numbers = collect(plan, store.result)
+    wide.print(render.terminal(title, numbers, beside.fields, beside.note))
     if any(store.state(cell) in (DONE, FAILED) for cell in whole.cells):
         paths = _write(whole, title, store)
         console.print(f"written: {', '.join(map(str, paths))}", soft_wrap=True)
@@ -203,10 +204,10 @@ def _report(plan: Plan, whole: Plan, store: Store, console: Console) -> None:
 
 def _write(whole: Plan, title: str, store: Store) -> list[Path]:
     """The table's files, those that were written."""
-    numbers, fields = collect(whole, store.result), published(whole.table).fields
+    numbers, beside = collect(whole, store.result), published(whole.table)
     page, data, picture = (store.root / f"{whole.table}.{end}" for end in ("md", "csv", "png"))
-    write_atomically(page, render.markdown(title, numbers, fields))
-    write_atomically(data, render.comma_separated(numbers, fields))
+    write_atomically(page, render.markdown(title, numbers, beside.fields, beside.note))
+    write_atomically(data, render.comma_separated(numbers, beside.fields))
     if whole.table == COMPARE and find_spec("matplotlib"):
         from losia_cli.reproduction.plot import draw
 

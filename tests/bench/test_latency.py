@@ -116,6 +116,20 @@ def test_the_papers_row_follows_ours_and_only_for_its_model():
     assert printed(result(WITH), "losia-pro") is None  # beside the scored steps alone
 
 
+def test_the_papers_sizes_stand_beside_its_row_and_others_alone():
+    sizes = {"losia p=1/8 p_o=1/8": WITH["losia-pro-scored"], "losia p=1/4 p_o=1/8": WITH["lora"]}
+    lines = render([result(sizes | {"lora r=64": WITH["lora"]})]).splitlines()
+    theirs = {
+        before[: before.index("  ")]: line.split()[2:]
+        for before, line in zip(lines, lines[1:], strict=False)
+        if line.startswith("  the paper")
+    }
+    assert theirs.keys() == {"losia p=1/8 p_o=1/8", "lora r=64"}
+    assert theirs["losia p=1/8 p_o=1/8"][3:] == ["290.4", "-5.4", "-16.5", "-14.1", "21.90"]
+    ours = next(line for line in lines if line.startswith("losia p=1/8"))
+    assert ours.split()[-2] == f"{100 * (256 / 322 - 1):+.1f}"  # against our LoRA of rank 64
+
+
 def test_the_papers_lora_without_checkpointing_ran_out_of_memory():
     without = result({"floor": turn(1, 1, 1), "lora": []}, checkpointing=False)
     assert latencies(without) == [Latency("lora", False, {}, failed=True)]

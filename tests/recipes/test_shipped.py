@@ -168,7 +168,8 @@ def test_losias_settings_by_set_and_by_model_are_table_7s(model, dataset):
 @pytest.mark.parametrize("dataset", COMMONSENSE)
 def test_losias_settings_on_common_sense_are_table_9s(dataset):
     values = recipes.load(f"llama2-7b-{dataset}").values
-    columns = {"LR, lower": "learning_rate", "T": "losia_period", "p_o": "losia_output_factor"}
+    rate = "LR, higher" if dataset == "boolq" else "LR, lower"  # by the authors' script
+    columns = {rate: "learning_rate", "T": "losia_period", "p_o": "losia_output_factor"}
     for column, key in columns.items():
         assert values[key] == paper.value(9, column, method="losia")
     assert values["dataset"] == dataset.replace("-", "_")
@@ -204,7 +205,7 @@ def test_no_recipe_says_again_what_it_builds_on_says():
     for name in PAPERS:
         recipe = recipes.load(name)
         own = [key for key, source in recipe.sources.items() if source == f"recipes/{name}.yaml"]
-        assert len(own) <= 4
+        assert len(own) <= 4 + (name == "llama2-7b-boolq")  # whose rate is its own
         assert recipe.values["output_dir"] == f"runs/{name}"
 
 
@@ -243,7 +244,7 @@ def test_a_recipes_header_has_commands_that_work_and_the_papers_figures(name):
     text = text.replace("\n# ", " ")
     fields = paper.row_of(recipes.load(name).values)
     number = 1 if name in DOMAIN_RECIPES else 2
-    hours = "Time(h), Pro" if number == 1 else "Time(h)"
+    hours = "Time(h), Pro" if number == 1 else "Time(h), 8 sets"
     assert f"{paper.value(number, 'Mem(GB)', **fields)} GB and" in text
     assert f"{paper.value(number, hours, **fields)} h" in text
     if number == 1:

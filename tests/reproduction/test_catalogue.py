@@ -54,7 +54,7 @@ def test_memory_and_hours_are_the_papers():
         if "table1" in entry.tables:
             column, number = "Time(h), Pro", 1
         else:
-            column, number = "Time(h)", 2
+            column, number = "Time(h), 8 sets", 2
         row = {"model": "llama2-7b", "method": "losia"}
         assert entry.memory == paper.value(number, "Mem(GB)", **row)
         assert entry.hours == paper.value(number, column, **row)

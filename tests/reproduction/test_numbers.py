@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from losia_cli.evaluation.suites import SUITES
 from losia_cli.reproduction import paper, render
 from losia_cli.reproduction.cell import BASE
-from losia_cli.reproduction.numbers import HOURS, HOURS_PRO, MEMORY, Number, collect
+from losia_cli.reproduction.numbers import HOURS, HOURS_TOGETHER, MEMORY, PRO, Number, collect
 from losia_cli.reproduction.plan import make
 
 
@@ -65,7 +65,7 @@ def test_every_number_of_table_1_has_its_place_beside_the_papers():
     assert ours["MBPP Pass@10"].error == pytest.approx(2)
     assert ours["Avg."].ours == pytest.approx((50 * 5 + 60) / 6)
     assert ours["Avg."].difference == pytest.approx((50 * 5 + 60) / 6 - 40.95)
-    assert (ours[HOURS].ours, ours[HOURS_PRO].ours) == (None, 1.0)  # LoSiA-Pro is what trained
+    assert (ours[HOURS].ours, ours[HOURS + PRO].ours) == (None, 1.0)  # LoSiA-Pro is what trained
     assert numbers["llama2-7b", "lora"][HOURS].ours == 1.0
     assert MEMORY not in numbers["llama2-7b", BASE]
     assert all(number.paper is None for number in numbers["llama2-7b", BASE].values())
@@ -125,6 +125,23 @@ def test_of_several_rates_the_best_counts_and_is_named():
     ours = collect(plan, found)["llama2-7b", "losia"]["BoolQ"]
     assert (ours.ours, ours.paper) == (pytest.approx(80), 84.13)
     assert "0.0002" in ours.note
+
+
+def test_table_2s_hours_are_those_of_the_eight_trainings_that_are_shown():
+    plan = make("table2", methods=["lora", "losia"])
+
+    def found(cell):  # at the better of two rates a training takes an hour, at the other two
+        better = "0.0002" in str(cell.overrides)
+        return result(cell, 80.0 if better else 70.0, seconds=3600.0 if better else 7200.0)
+
+    numbers = collect(plan, found)
+    lora, losia = (numbers["llama2-7b", method] for method in ("lora", "losia"))
+    assert (lora[HOURS_TOGETHER].ours, lora[HOURS_TOGETHER].paper) == (8.0, 10.0)
+    assert (losia[HOURS_TOGETHER].ours, losia[HOURS_TOGETHER].paper) == (None, 9.2)
+    assert (losia[HOURS_TOGETHER + PRO].ours, losia[HOURS_TOGETHER + PRO].paper) == (8.0, None)
+    alone = collect(make("table2", methods=["lora"], datasets=["boolq"]), found)
+    assert alone["llama2-7b", "lora"][HOURS_TOGETHER].ours is None
+    assert "filled" in render.markdown("t", numbers, ("model", "method"), paper.table(2).note)
 
 
 def test_mmlus_domains_are_read_from_one_suite():

@@ -32,7 +32,7 @@ def test_every_table_has_its_cells(table, count):
 def test_every_printed_score_has_a_place(table):
     published = paper.table(int(table.removeprefix("table")))
     there = {(place.row, place.column) for place in places(table)}
-    costly = ("Mem(GB)", "Time(h)", "Time(h), Pro", "Avg.")
+    costly = ("Mem(GB)", "Time(h)", "Time(h), Pro", "Time(h), 8 sets", "Avg.")
     for line in published.rows:
         row = tuple(line.fields.get(name, "") for name in published.fields)
         for column, value in line.values.items():
@@ -119,9 +119,12 @@ def test_the_papers_hours_and_memory_are_what_is_expected():
     assert costs.hours(cells["llama2-7b", "dora"]) == 68.3
     assert costs.memory(cells["llama2-13b", "full-8bit"]) == 77.1
     assert costs.memory(cells["llama2-7b", BASE]) is None
-    largest = next(place.cell for place in places("table2") if place.column == "HellaSwag"
-                   and place.row[1] == "lora")  # fmt: skip
-    assert costs.hours(largest) == 10.0
+    wider = {place.column: place.cell for place in places("table10") if place.row == ("llama2-7b",)}
+    assert [costs.memory(wider[p]) for p in ("1/16", "1/8", "1/2")] == [21.84, 21.9, 28.73]
+    full = next(place.cell for place in places("table3") if place.row == ("full-head",))
+    assert costs.memory(full) == 22.84
+    by_rate = [place.cell for place in places("table2") if place.row[1] == "lora"]
+    assert sum(costs.hours(cell) for cell in by_rate) == pytest.approx(2 * 10.0, rel=0.01)
     for name in set(names()) - {"peft-suite", "compare"}:
         assert all(costs.hours(cell) is not None for cell in make(name).cells)
 
