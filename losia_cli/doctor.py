@@ -2,6 +2,7 @@
 
 import platform
 import shutil
+import sys
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
@@ -21,16 +22,12 @@ class Finding(NamedTuple):
 
 def findings() -> Iterator[Finding]:
     """Everything that is looked at, as it is found."""
-    yield Finding("Python", (3, 11) <= _python() < (3, 14), f"{platform.python_version()}")
+    well = (3, 11) <= sys.version_info[:2] < (3, 14)
+    yield Finding("Python", well, platform.python_version())
     yield from _packages()
     yield from _accelerator()
     yield from _disk()
     yield from _sandboxes()
-
-
-def _python() -> tuple[int, int]:
-    major, minor, _ = platform.python_version_tuple()
-    return int(major), int(minor)
 
 
 def _packages() -> Iterator[Finding]:

@@ -21,7 +21,7 @@ from losia_cli.bench.models import load_base
 from losia_cli.bench.settings import PRESETS
 from losia_cli.bench.table import table
 from losia_cli.errors import UserError
-from losia_cli.evaluation import harness, letter, results, suites
+from losia_cli.evaluation import harness, results, suites
 from losia_cli.evaluation.batches import Limit
 from losia_cli.evaluation.documents import Documents
 from losia_cli.evaluation.model import ResumableLM
@@ -168,7 +168,7 @@ def _measure(
                 limit=Limit(BATCH_TOKENS[model.device.type]),
                 store=Store(Path(folder)),
                 seed=1,
-                settled={task.task_name: letter.settled for task in leaves if suite.letter},
+                letters={task.task_name for task in leaves if suite.letter},
                 watcher=watch,
             )
         ready = time.perf_counter()

@@ -9,7 +9,7 @@ from torch import nn
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel
 
 from losia_cli.bench.settings import PRESETS
-from losia_cli.errors import UserError
+from losia_cli.errors import UserError, first_line
 
 
 def load_base(name: str, dtype: torch.dtype, device: torch.device) -> PreTrainedModel:
@@ -27,10 +27,10 @@ def load_base(name: str, dtype: torch.dtype, device: torch.device) -> PreTrained
     except torch.OutOfMemoryError as error:
         raise UserError(f"the model {name} does not fit into the GPU's memory") from error
     except (OSError, ValueError) as error:
-        reason = str(error).strip().partition("\n")[0]
         presets = ", ".join(PRESETS)
         raise UserError(
-            f"no model {name!r}: it is none of {presets}, and loading it failed ({reason})"
+            f"no model {name!r}: it is none of {presets}, and loading it failed"
+            f" ({first_line(error)})"
         ) from error
 
 

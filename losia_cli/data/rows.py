@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from losia_cli.errors import UserError
+from losia_cli.errors import UserError, first_line
 
 Row = dict[str, Any]
 
@@ -245,7 +245,7 @@ def _read_text(path: Path) -> _Part:
 
 
 def _unreadable(path: Path, kind: str, error: Exception) -> UserError:
-    return UserError(f"{path} cannot be read as {kind}: {str(error).splitlines()[0]}")
+    return UserError(f"{path} cannot be read as {kind}: {first_line(error)}")
 
 
 _READERS: dict[str, Callable[[Path], _Part]] = {

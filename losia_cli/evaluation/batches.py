@@ -2,6 +2,9 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
+
+Request = TypeVar("Request")
 
 _GENERATING = 4  # times as many tokens: a step's cost is mostly that of the weights
 
@@ -30,25 +33,28 @@ class Limit:
 
 
 def cut(
-    order: Sequence[int], rows: Callable[[int], int], length: Callable[[int], int], limit: Limit
-) -> list[list[int]]:
+    requests: Sequence[Request],
+    rows: Callable[[Request], int],
+    length: Callable[[Request], int],
+    limit: Limit,
+) -> list[list[Request]]:
     """Cut requests, in the given order, into batches.
 
     Args:
-        order: the numbers of the requests.
+        requests: in the order of the batches.
         rows: how many rows a request takes.
         length: how many tokens the longest row of a request has.
         limit: what a batch may hold.
     """
-    batches: list[list[int]] = []
+    batches: list[list[Request]] = []
     width = height = 0
-    for number in order:
-        widened, heightened = max(width, length(number)), height + rows(number)
+    for request in requests:
+        widened, heightened = max(width, length(request)), height + rows(request)
         full = limit.requests is not None and batches and len(batches[-1]) >= limit.requests
         over = limit.requests is None and widened * heightened > limit.tokens
         if not batches or full or over:
             batches.append([])
-            widened, heightened = length(number), rows(number)
-        batches[-1].append(number)
+            widened, heightened = length(request), rows(request)
+        batches[-1].append(request)
         width, height = widened, heightened
     return batches

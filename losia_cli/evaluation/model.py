@@ -5,12 +5,11 @@ their question's cache, prompts their few-shot examples', responses leave the ba
 done, and every batch's responses are kept in the store as they come.
 """
 
-import hashlib
 import json
 import math
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import takewhile
@@ -27,11 +26,13 @@ from lm_eval.models.utils import (
 from torch import Tensor
 
 from losia_cli.errors import UserError
+from losia_cli.evaluation import letter
 from losia_cli.evaluation.batches import Limit, cut
 from losia_cli.evaluation.generation import NotANumber, Rules, generate
 from losia_cli.evaluation.reading import Past, read, start
 from losia_cli.evaluation.sampling import Sampling, chances
 from losia_cli.evaluation.store import Store
+from losia_cli.files import sha256_of
 
 WORTH_SHARING = 32  # tokens that all prompts of a batch begin with
 _LIKELIHOOD_ROWS = 16  # whose float32 log-softmax over the vocabulary is held at once
@@ -59,13 +60,11 @@ class Question:
         prompt: tokens.
         asks: the requests it answers, by their numbers.
         choices: the tokens of each choice to be scored, one for each of `asks`.
-        samples: the numbers of the responses to be generated, one for each of `asks`.
     """
 
     prompt: list[int]
     asks: list[int] = field(default_factory=list)
     choices: list[list[int]] = field(default_factory=list)
-    samples: list[int] = field(default_factory=list)
 
     @property
     def longest(self) -> int:
@@ -84,7 +83,7 @@ class ResumableLM(HFLM):
         limit: how much goes into one batch.
         store: where responses are kept.
         seed: of sampling.
-        settled: task -> whether a response that begins like this can only be scored in one way.
+        letters: the tasks whose responses are right only if they are a single letter.
         watcher: told how far it is.
 
     Attributes:
@@ -101,14 +100,14 @@ class ResumableLM(HFLM):
         limit: Limit,
         store: Store,
         seed: int,
-        settled: Mapping[str, Callable[[str], bool]],
+        letters: Collection[str],
         watcher: Watcher,
     ) -> None:
         super().__init__(
             pretrained=model, tokenizer=tokenizer, add_bos_token=bos, softmax_dtype="float32"
         )
         self.identity, self.limit, self.store, self.seed = dict(identity), limit, store, seed
-        self.settled, self.watcher = settled, watcher
+        self.letters, self.watcher = letters, watcher
         self._tokens_too_many = sys.maxsize  # for a batch: as many did not fit
         self.truncated: dict[str, set[int]] = defaultdict(set)
         self._asked: Sequence[Instance] = ()
@@ -159,7 +158,7 @@ class ResumableLM(HFLM):
         rules: dict[str, Rules] = {}
         for number, request in enumerate(requests):
             context, settings = request.args
-            kind = json.dumps([settings, request.task_name in self.settled], sort_keys=True)
+            kind = json.dumps([settings, request.task_name in self.letters], sort_keys=True)
             rule = rules.setdefault(kind, self._rules(request))
             if context not in alike.setdefault(kind, {}):
                 prompt = self._fit(
@@ -167,7 +166,6 @@ class ResumableLM(HFLM):
                 )
                 alike[kind][context] = Question(prompt)
             question = alike[kind][context]
-            question.samples.append(len(question.asks))
             question.asks.append(number)
         responses = [""] * len(requests)
         for kind, questions in alike.items():
@@ -203,19 +201,14 @@ class ResumableLM(HFLM):
     def _answer(
         self, kind: str, questions: list[Question], new: int, compute: Compute
     ) -> dict[int, Answer]:
-        def place(number: int) -> tuple[str, int, list[int]]:
-            question = questions[number]
-            return self._where(question.asks[0])[0], -question.longest, question.prompt
-
         batches = cut(
-            sorted(range(len(questions)), key=place),
-            rows=lambda number: len(questions[number].asks),
-            length=lambda number: questions[number].longest + new,
+            sorted(questions, key=lambda q: (self._where(q.asks[0])[0], -q.longest, q.prompt)),
+            rows=lambda question: len(question.asks),
+            length=lambda question: question.longest + new,
             limit=self.limit.generating() if new else self.limit,
         )
         answers: dict[int, Answer] = {}
-        for numbers in batches:
-            batch = [questions[number] for number in numbers]
+        for batch in batches:
             for question, found in zip(batch, self._kept(kind, batch, new, compute), strict=True):
                 answers.update(zip(question.asks, found, strict=True))
         return answers
@@ -257,9 +250,8 @@ class ResumableLM(HFLM):
         return [answer for part in parts for answer in self._kept(kind, part, new, compute)]
 
     def _key(self, kind: str, batch: list[Question]) -> str:
-        asked = [[question.prompt, question.choices, question.samples] for question in batch]
-        text = json.dumps([self.identity, self.seed, kind, asked], sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()
+        asked = [[question.prompt, question.choices, len(question.asks)] for question in batch]
+        return sha256_of([self.identity, self.seed, kind, asked])
 
     def _where(self, number: int) -> tuple[str, int]:
         """The task and the document of a request."""
@@ -314,11 +306,11 @@ class ResumableLM(HFLM):
         if rules.sampling is None:
             rows, uniform = list(range(len(batch))), []
         else:
-            rows = [row for row, question in enumerate(batch) for _ in question.samples]
+            rows = [row for row, question in enumerate(batch) for _ in question.asks]
             uniform = [
                 chances(self.seed, question.prompt, sample, rules.max_tokens)
                 for question in batch
-                for sample in question.samples
+                for sample in range(len(question.asks))
             ]
         past.select(rows)
         try:
@@ -365,13 +357,13 @@ class ResumableLM(HFLM):
 
     def _settled(self, task: str, stop: Sequence[str]) -> Callable[[Sequence[int]], bool] | None:
         """Whether a response can be scored in one way only, as soon as no stop text has begun."""
-        if task not in self.settled:
+        if task not in self.letters:
             return None
         begun = tuple(text[:end] for text in stop for end in range(1, len(text)))
 
         def settled(tokens: Sequence[int]) -> bool:
             text = self.tokenizer.decode(tokens, skip_special_tokens=True)
-            return not text.endswith(begun) and self.settled[task](text)
+            return not text.endswith(begun) and letter.settled(text)
 
         return settled
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.console import Console
 
-from losia_cli.evaluation import harness, letter, loading, results
+from losia_cli.evaluation import harness, loading, results
 from losia_cli.evaluation.checkpoint import Checkpoint
 from losia_cli.evaluation.judge import count
 from losia_cli.evaluation.model import ResumableLM
@@ -79,12 +79,8 @@ def _load(
             return StoredLM(served, identity=identity | settings, store=store, watcher=progress)
         model = loading.load_model(found, settings["dtype"], settings["device"])
     settings["dtype"] = str(next(model.parameters()).dtype).removeprefix("torch.")
-    settled = {
-        task.task_name: letter.settled
-        for asked in setup.asked
-        if asked.suite.letter
-        for task in harness.leaves(asked.task)
-    }
+    lettered = [asked.task for asked in setup.asked if asked.suite.letter]
+    letters = {task.task_name for built in lettered for task in harness.leaves(built)}
     decides = {key: settings[key] for key in ("dtype", "device", "bos", "attention")}
     return ResumableLM(
         model,
@@ -94,7 +90,7 @@ def _load(
         limit=setup.batch,
         store=store,
         seed=settings["seed"],
-        settled=settled,
+        letters=letters,
         watcher=progress,
     )
 

@@ -188,12 +188,7 @@ def _freeze(model: PreTrainedModel, config: LoSiAConfig, tied: bool) -> None:
 def _first_subnet(target: Target, generator: torch.Generator) -> Subnet:
     if target.rows is None:
         return Subnet(None, None)
-    linear = target.linear
-    shape = (linear.out_features, linear.in_features)
-    drawn = random_subnet(shape, target.rows, target.columns, generator)
-    device = linear.weight.device
-    columns = None if drawn.columns is None else drawn.columns.to(device)
-    return Subnet(None if drawn.rows is None else drawn.rows.to(device), columns)
+    return random_subnet(target.linear.weight, target.rows, target.columns, generator)
 
 
 def _inputs_kept_anyway(model: PreTrainedModel, config: LoSiAConfig) -> set[str]:

@@ -192,10 +192,6 @@ class LoSiAController:
             waiting = waiting[len(now) :]
         self._chosen = True
 
-    def trainable_parameters(self) -> int:
-        """The number of entries in all subnets."""
-        return sum(layer.subnet.numel() for layer in self.layers.values())
-
     # ------------------------------------------------------------------ one optimizer step
 
     def _before_step(self, optimizer: Optimizer, *_: Any) -> None:
@@ -301,11 +297,7 @@ class LoSiAController:
         if layer.score is None:  # random: the same draw at the same step, resumed or not
             seed = hash((self.config.seed, *draw)) % 2**63
             generator = torch.Generator().manual_seed(seed)
-            drawn = localization.random_subnet(
-                (layer.out_features, layer.in_features), rows, columns, generator
-            )
-            device = layer.weight.device
-            return Subnet(*(i if i is None else i.to(device) for i in (drawn.rows, drawn.columns)))
+            return localization.random_subnet(layer.weight, rows, columns, generator)
         scores = layer.score.value()
         if not scores.any():  # nothing to choose by, as where every step of the slot was skipped
             return layer.selected

@@ -38,13 +38,16 @@ def best_rows(scores: Tensor, rows: int) -> Subnet:
 
 
 def random_subnet(
-    shape: tuple[int, int], rows: int, columns: int | None, generator: torch.Generator
+    weight: Tensor, rows: int, columns: int | None, generator: torch.Generator
 ) -> Subnet:
-    """`rows` and `columns` (`None`: all) of a weight of `shape`, drawn uniformly."""
-    drawn = torch.randperm(shape[0], generator=generator)[:rows].sort().values
-    if columns is None:
-        return Subnet(drawn, None)
-    return Subnet(drawn, torch.randperm(shape[1], generator=generator)[:columns].sort().values)
+    """`rows` and `columns` (`None`: all) of `weight` `(N, M)`, drawn uniformly."""
+
+    def draw(size: int, count: int) -> Tensor:
+        drawn = torch.randperm(size, generator=generator)[:count].sort().values
+        return drawn.to(weight.device)
+
+    chosen = draw(weight.shape[0], rows)
+    return Subnet(chosen, None if columns is None else draw(weight.shape[1], columns))
 
 
 def captured(scores: Tensor, subnet: Subnet) -> float:

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from losia_cli import recipes
 from losia_cli.errors import UserError
-from losia_cli.files import write_atomically
+from losia_cli.files import sha256, write_atomically
 from losia_cli.quickstart import problems, prompt, suites
 from losia_cli.quickstart.model import MANIFEST, cache_folder, prepare_base_model
 from losia_cli.quickstart.suites import Scores
@@ -220,8 +220,7 @@ def fingerprint(model: str, heldout: Path) -> str:
     digest = hashlib.sha256(b"" if folder.is_dir() else model.encode())
     files = sorted(p for p in folder.glob("*") if p.is_file() and p.name != MANIFEST)
     for path in (*files, heldout, *sorted(suites.TASKS.iterdir())):
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
+        digest.update(bytes.fromhex(sha256(path)))
     for package in ("lm-eval", "transformers", "torch"):
         digest.update(f"{package} {version(package)}".encode())
     digest.update(f"batch {suites.BATCH_SIZE}".encode())

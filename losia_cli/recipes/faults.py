@@ -4,16 +4,14 @@ import os
 from collections.abc import Iterator
 from dataclasses import fields
 from functools import cache
-from typing import TYPE_CHECKING, Any, Literal, Union, get_type_hints
+from typing import Any, Literal, Union, get_type_hints
 
 from losia_cli.errors import UserError
 from losia_cli.recipes.needs import packages
 from losia_cli.recipes.ranges import out_of_range
+from losia_cli.recipes.recipe import EVALUATION_KEYS, Recipe
 from losia_cli.recipes.values import misfit
 from losia_cli.spelling import did_you_mean
-
-if TYPE_CHECKING:
-    from losia_cli.recipes.recipe import Recipe
 
 _OWN_OPTIMIZER = (
     "it brings an optimizer of its own, and LoSiA needs one parameter group for each of its groups"
@@ -84,7 +82,7 @@ _WIDER: dict[str, Any] = {
 }
 
 
-def check(recipe: "Recipe") -> None:
+def check(recipe: Recipe) -> None:
     """Raise a `UserError` that lists every fault of the recipe, one in a line."""
     found = faults(recipe)
     if found:
@@ -92,7 +90,7 @@ def check(recipe: "Recipe") -> None:
         raise UserError("\n  ".join([f"{count} in the recipe {recipe.path.name}:", *found]))
 
 
-def faults(recipe: "Recipe") -> list[str]:
+def faults(recipe: Recipe) -> list[str]:
     """Every fault that shows without the model and the data, each with what to do about it.
 
     Loads LLaMA-Factory, to ask it for the keys it knows: this takes seconds.
@@ -119,7 +117,7 @@ def _missing(values: dict[str, Any]) -> Iterator[str]:
         yield "dataset: missing; add the name of a data set in dataset_info.json"
 
 
-def _refused(recipe: "Recipe") -> Iterator[str]:
+def _refused(recipe: Recipe) -> Iterator[str]:
     """What LoSiA cannot work with."""
     advice = "remove it, or choose another finetuning_type"
     for key, why in _REFUSED.items():
@@ -137,7 +135,7 @@ def _refused(recipe: "Recipe") -> Iterator[str]:
             yield f"{name} (environment): not with LoSiA: {why}; unset {name}"
 
 
-def _out_of_place(recipe: "Recipe") -> Iterator[str]:
+def _out_of_place(recipe: Recipe) -> Iterator[str]:
     """Our keys where another method trains."""
     chosen = recipe.values.get("finetuning_type")
     method = "lora, the default" if chosen is None else chosen
@@ -147,7 +145,7 @@ def _out_of_place(recipe: "Recipe") -> Iterator[str]:
             yield f"{_at(recipe, key)}: means nothing to finetuning_type: {method}; {advice}"
 
 
-def _no_suites(recipe: "Recipe") -> Iterator[str]:
+def _no_suites(recipe: Recipe) -> Iterator[str]:
     """What `losia eval` would refuse after the training, hours later."""
     from losia_cli.evaluation import suites
 
@@ -168,7 +166,7 @@ def _no_suites(recipe: "Recipe") -> Iterator[str]:
         )
 
 
-def _unusable(recipe: "Recipe") -> Iterator[str]:
+def _unusable(recipe: Recipe) -> Iterator[str]:
     """Keys that nobody knows and values that their key cannot hold."""
     try:
         known = _known_keys()
@@ -188,7 +186,7 @@ def _unusable(recipe: "Recipe") -> Iterator[str]:
             yield f"{_at(recipe, key)}: {problem}"
 
 
-def _no_template(recipe: "Recipe") -> Iterator[str]:
+def _no_template(recipe: Recipe) -> Iterator[str]:
     from losia_cli.integrations.llamafactory import templates
 
     name = recipe.values.get("template")
@@ -201,7 +199,7 @@ def _no_template(recipe: "Recipe") -> Iterator[str]:
         yield f"{_at(recipe, 'template')}: there is no template {name}{advice}"
 
 
-def _not_installed(recipe: "Recipe") -> Iterator[str]:
+def _not_installed(recipe: Recipe) -> Iterator[str]:
     refused = _REFUSED if recipe.values.get("finetuning_type") == "losia" else {}
     for need in packages(recipe.values):
         if need.missing and need.key not in refused:
@@ -214,7 +212,6 @@ def _known_keys() -> dict[str, Any]:
     from llamafactory import hparams
 
     from losia_cli.method.config import LoSiAConfig
-    from losia_cli.recipes.recipe import EVALUATION_KEYS
 
     known = {f"losia_{name}": hint for name, hint in get_type_hints(LoSiAConfig).items()}
     del known["losia_seed"]  # LLaMA-Factory's seed is every part's
@@ -231,5 +228,5 @@ def _known_keys() -> dict[str, Any]:
     return known | {key: Union[known[key], wider] for key, wider in _WIDER.items()}  # noqa: UP007
 
 
-def _at(recipe: "Recipe", key: str) -> str:
+def _at(recipe: Recipe, key: str) -> str:
     return f"{key} ({recipe.sources[key]})"

@@ -7,7 +7,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from losia_cli.errors import UserError
+from losia_cli.errors import UserError, first_line
 from losia_cli.recipes.shipped import file, files, shown
 from losia_cli.spelling import did_you_mean
 
@@ -126,7 +126,7 @@ def read(path: Path) -> dict[str, Any]:
         place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         raise UserError(f"{where}{place} is not valid YAML: {error.problem}") from error
     except (UnicodeDecodeError, YAMLError) as error:
-        raise UserError(f"{where} is not a text file: {str(error).splitlines()[0]}") from error
+        raise UserError(f"{where} is not a text file: {first_line(error)}") from error
     except OmegaConfBaseException as error:
         key = getattr(error, "full_key", None)
         raise UserError(f"{where}: {key} {BROKEN_REFERENCE}") from error

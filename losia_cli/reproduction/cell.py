@@ -1,13 +1,12 @@
 """A cell of a table: one model, trained as a recipe says and scored, known by what decides it."""
 
-import hashlib
-import json
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import PurePath
 from typing import Any
 
 from losia_cli import recipes
+from losia_cli.files import sha256_of
 from losia_cli.recipes import Recipe
 from losia_cli.recipes.recipe import EVALUATION_KEYS
 from losia_cli.training.checkpoints import recipe_plan
@@ -68,8 +67,7 @@ class Cell:
         if self.method != BASE:
             decides |= recipe_plan(values)
         decides["model_name_or_path"] = self._starts_from()
-        text = json.dumps({"base": self.method == BASE, **decides}, sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()
+        return sha256_of({"base": self.method == BASE, **decides})
 
     def _starts_from(self) -> str:
         """The model; of one in a folder, such as a cache, its name there."""

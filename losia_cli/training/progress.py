@@ -33,8 +33,9 @@ class RunProgress(TrainerCallback):
     begun = False
     end = 0.0
 
-    def __init__(self, console: Console, controller: LoSiAController | None) -> None:
-        self.console, self.controller = console, controller
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.controller: LoSiAController | None = None
         self.bar = Progress(
             TextColumn("step {task.completed:.0f}/{task.total:.0f}"),
             BarColumn(),
@@ -113,10 +114,7 @@ class RunProgress(TrainerCallback):
         step = controller.step
         turns = (
             ("scoring", controller.timeline.scored(step)),
-            (
-                "rewarming",
-                controller.timeline.rewarming(step),
-            ),
+            ("rewarming", controller.timeline.rewarming(step)),
         )
         return [f"{what} {_groups(groups)}" for what, groups in turns if groups]
 

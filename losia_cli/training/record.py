@@ -2,6 +2,7 @@
 
 import json
 import platform
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -39,12 +40,7 @@ def timeline_record(controller: LoSiAController | None) -> dict[str, Any] | None
         return None
     timeline = controller.timeline
     return {
-        "groups": timeline.groups,
-        "period": timeline.period,
-        "total_steps": timeline.total_steps,
-        "warmup_steps": timeline.warmup_steps,
-        "schedule": timeline.schedule,
-        "rewarm": timeline.rewarm,
+        **asdict(timeline),
         "never_reselected": list(timeline.never_reselected()),
     }
 

@@ -213,7 +213,7 @@ class _Run:
         if config is not None:
             arguments.setdefault("ddp_find_unused_parameters", False)
         self.plan = llamafactory.Plan(arguments, config, self.prepare)
-        self.progress = RunProgress(self.console, None)
+        self.progress = RunProgress(self.console)
 
     # ------------------------------------------------------------------ before the first step
 

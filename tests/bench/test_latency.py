@@ -117,8 +117,9 @@ def test_the_papers_row_follows_ours_and_only_for_its_model():
 
 
 def test_the_papers_sizes_stand_beside_its_row_and_others_alone():
-    sizes = {"losia p=1/8 p_o=1/8": WITH["losia-pro-scored"], "losia p=1/4 p_o=1/8": WITH["lora"]}
-    lines = render([result(sizes | {"lora r=64": WITH["lora"]})]).splitlines()
+    pro, lora = WITH["losia-pro-scored"], WITH["lora"]
+    sizes = {"losia p=1/8 p_o=1/8": pro, "losia p=1/4 p_o=1/8": pro, "lora r=64": lora}
+    lines = render([result({"floor": WITH["floor"]} | sizes)]).splitlines()
     theirs = {
         before[: before.index("  ")]: line.split()[2:]
         for before, line in zip(lines, lines[1:], strict=False)

@@ -59,7 +59,7 @@ def ready(tokenizer, tmp_path):
             "limit": Limit(tokens, batch),
             "store": Store(tmp_path / "store"),
             "seed": 1,
-            "settled": {},
+            "letters": (),
             "watcher": Unwatched(),
             **changes,
         }

@@ -1,5 +1,4 @@
 import random
-import threading
 from dataclasses import replace
 
 import pytest
@@ -26,12 +25,11 @@ def started(tmp_path):
     return replace(plain, command=command), commands
 
 
-@pytest.mark.parametrize("workers", [1, 3, None])
-def test_verdicts_come_in_order_and_each_distinct_program_runs_once(started, workers):
+def test_verdicts_come_in_order_and_each_distinct_program_runs_once(started):
     sandbox, commands = started
     programs = random.Random(0).choices([RIGHT, WRONG, BROKEN], k=20)
     copy = Program("def f(): return 1", ("assert f() == 1",))
-    verdicts = judge([*programs, copy], sandbox, workers=workers)
+    verdicts = judge([*programs, copy], sandbox)
     assert verdicts == [EXPECTED[program] for program in [*programs, RIGHT]]
     assert len(commands) == 3
 
@@ -44,28 +42,21 @@ def test_the_same_code_with_other_tests_is_another_program(started):
 
 
 def test_programs_run_at_the_same_time(tmp_path):
-    """Each waits until all four are there."""
+    """Each waits until both are there."""
     code = (
         "import os, time\n"
         f"open({str(tmp_path)!r} + '/$n', 'w').close()\n"
-        f"while len(os.listdir({str(tmp_path)!r})) < 4: time.sleep(0.01)\n"
+        f"while len(os.listdir({str(tmp_path)!r})) < 2: time.sleep(0.01)\n"
     )
-    programs = [Program(code.replace("$n", str(n)), ("assert True",)) for n in range(4)]
+    programs = [Program(code.replace("$n", str(n)), ("assert True",)) for n in range(2)]
     limits = Limits(wall_seconds=60)
-    assert judge(programs, unsandboxed(), limits, workers=4) == [Verdict.PASSED] * 4
+    assert judge(programs, unsandboxed(), limits) == [Verdict.PASSED] * 2
 
 
 def test_limits_hold_for_each():
     sleeping = Program("import time; time.sleep(9)", ("assert True",))
     verdicts = judge([sleeping, RIGHT], unsandboxed(), Limits(wall_seconds=1))
     assert verdicts == [Verdict.TIMEOUT, Verdict.PASSED]
-
-
-def test_progress_counts_every_program_and_ends_at_all():
-    told, before = [], threading.active_count()
-    judge([RIGHT, WRONG, RIGHT, RIGHT], unsandboxed(), progress=told.append)
-    assert told in ([3, 4], [1, 4])
-    assert threading.active_count() <= before
 
 
 def test_nothing_to_judge():

@@ -276,10 +276,10 @@ def rules(tokenizer, tmp_path_factory):
             limit=Limit(4096),
             store=Store(tmp_path_factory.mktemp("store")),
             seed=1,
-            settled=settled,
+            letters=letters,
             watcher=Unwatched(),
         )._rules(asked)
-        for settled in ({"mmlu": letter.settled}, {})
+        for letters in ({"mmlu"}, set())
     ]
 
 

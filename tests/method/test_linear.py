@@ -17,7 +17,9 @@ from losia_cli.method.subnet import Subnet
 def layer(outputs=12, inputs=10, rows=3, columns=4, dtype=torch.float64, bias=True, **kwargs):
     torch.manual_seed(0)
     linear = nn.Linear(inputs, outputs, bias=bias, dtype=dtype)
-    chosen = random_subnet((outputs, inputs), rows, columns, torch.Generator().manual_seed(1))
+    chosen = random_subnet(
+        torch.empty(outputs, inputs), rows, columns, torch.Generator().manual_seed(1)
+    )
     return SubnetLinear(linear, chosen, **kwargs)
 
 
