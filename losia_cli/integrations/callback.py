@@ -36,6 +36,9 @@ class LoSiACallback(TrainerCallback):
     ) -> None:
         """Raise a `LoSiAError` if the optimizer's checkpoint is not of the Trainer's step."""
         controller = self.controller
+        scaler = getattr(kwargs.get("optimizer"), "scaler", None)  # accelerate's, in float16
+        if scaler is not None:
+            controller.loss_scale = scaler.get_scale
         if controller.step != state.global_step:
             raise LoSiAError(
                 f"the checkpoint is at step {state.global_step}, but its LoSiA state at step "

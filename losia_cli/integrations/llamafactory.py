@@ -208,7 +208,7 @@ def _init_adapter(plan: Plan, original: Callable[..., nn.Module]) -> Callable[..
     def init_adapter(
         config: Any, model: PreTrainedModel, model_args: Any, finetuning_args: Any, trainable: bool
     ) -> nn.Module:
-        if trainable:
+        if trainable or _compares(plan):
             _cast_base(plan, model, model_args)
         if plan.config is None or finetuning_args.finetuning_type != LOSIA:
             return original(config, model, model_args, finetuning_args, trainable)
@@ -227,6 +227,11 @@ def _init_adapter(plan: Plan, original: Callable[..., nn.Module]) -> Callable[..
         return model
 
     return init_adapter
+
+
+def _compares(plan: Plan) -> bool:
+    """Whether the trained model is compared with a frozen one, the same function at the start."""
+    return bool(plan.arguments.get("do_train")) and plan.arguments.get("stage") in ("dpo", "kto")
 
 
 def _train_in_float32(model: nn.Module) -> None:

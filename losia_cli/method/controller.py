@@ -115,7 +115,11 @@ class LoSiAController:
         optimizer.register_step_pre_hook(self._before_step)
         optimizer.register_step_post_hook(self._after_step)
         optimizer.register_state_dict_post_hook(self._save)
-        optimizer.register_load_state_dict_pre_hook(self._load)
+        if type(optimizer).load_state_dict is Optimizer.load_state_dict:
+            optimizer.register_load_state_dict_pre_hook(self._load)
+        else:  # bitsandbytes' own calls no hooks
+            load = optimizer.load_state_dict
+            setattr(optimizer, "load_state_dict", lambda state: load(self._load(optimizer, state)))  # noqa: B010
 
     def start(self, total_steps: int, warmup_steps: int = 0) -> None:
         """Lay the timeline over a run of `total_steps` optimizer steps.
@@ -284,6 +288,7 @@ class LoSiAController:
             layer = self.layers[name]
             old, old_masters = layer.selected, layer.subnet.detach().clone()
             new = from_first_rank(self._choose(layer, (step, group, position)))
+            layer.score = None  # of the slot that ends: a group that is alone is measured in all
             masters = layer.select(new)
             carry_over_(masters, new, old_masters, old)
             self._reset_state(layer, new, old)
@@ -312,15 +317,20 @@ class LoSiAController:
         if not state:
             return
         # of the subnet's shape or, Adafactor's, of one of its sides; a count of steps has none
-        tensors = [(n, v) for n, v in state.items() if isinstance(v, Tensor) and v.dim() > 0]
-        quantized = any(isinstance(v, Tensor) and v.dtype == torch.uint8 for v in state.values())
-        if self.config.reset == "fresh" or quantized:
+        tensors = {n: v for n, v in state.items() if isinstance(v, Tensor) and v.dim() > 0}
+        # bitsandbytes': 8 bits times the largest of a block, zero with it; pages are never freed
+        largest = [value for name, value in tensors.items() if name.startswith("absmax")]
+        paged = any(getattr(value, "is_paged", False) for value in tensors.values())
+        if self.config.reset == "fresh" and not largest and not paged:
             del self._optimizer.state[layer.subnet]
             return
-        for name, before in tensors:
-            state[name] = torch.zeros_like(before)
+        for value in largest or tensors.values():
+            before = value.clone()
+            value.zero_()
             if self.config.reset == "keep" and before.shape == layer.subnet.shape:
-                carry_over_(state[name], new, before, old)
+                carry_over_(value, new, before, old)
+        if self.config.reset == "fresh":
+            state["step"] = 0
 
     # ------------------------------------------------------------------ the first subnet
 

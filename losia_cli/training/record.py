@@ -61,7 +61,8 @@ def verify_saved(model: PreTrainedModel, output: Path) -> None:
     """Reload what was saved and compare its logits with the trained model's, bit for bit.
 
     A model of several dtypes, whose forward pass needs autocast, has its weights compared, and so
-    has one on a GPU whose logits differ by little: its kernels may sum in another order.
+    has one that an evaluation cast after it was saved, and one on a GPU whose logits differ by
+    little: its kernels may sum in another order.
 
     Raises:
         UserError: it does not load, a weight is missing, or logits or weights differ.
@@ -76,7 +77,8 @@ def verify_saved(model: PreTrainedModel, output: Path) -> None:
     if faults:
         raise UserError(f"the checkpoint saved in {output} does not reload whole: {faults}")
     kept = {name for name, _ in saved.named_parameters()}  # the masters of LoSiA are not
-    if len({p.dtype for name, p in model.named_parameters() if name in kept}) > 1:
+    dtypes = {p.dtype for name, p in model.named_parameters() if name in kept}
+    if dtypes != {saved.dtype} or len(dtypes) > 1:
         _compare_weights(model, saved, output)
         return
     device = _room_for(saved, model.device)
@@ -99,7 +101,8 @@ def verify_saved(model: PreTrainedModel, output: Path) -> None:
 def _compare_weights(model: PreTrainedModel, saved: PreTrainedModel, output: Path) -> None:
     trained = dict(model.named_parameters())
     for name, found in saved.named_parameters():
-        if not torch.equal(found, trained[name].to(found)):
+        narrow = min(found.dtype, trained[name].dtype, key=lambda dtype: dtype.itemsize)
+        if not torch.equal(found.to(trained[name].device, narrow), trained[name].to(narrow)):
             raise UserError(
                 f"{name} in the checkpoint saved in {output} is not the trained model's: resume"
                 " from the last checkpoint"

@@ -236,9 +236,6 @@ class _Run:
             trainer.add_callback(LoSiACallback(controller, _loss_of(trainer)))
             controller.on_selection.append(self._note)
             _log_overlap(trainer, self.overlaps)
-            scaler = trainer.accelerator.scaler
-            if scaler is not None:
-                controller.loss_scale = scaler.get_scale
         _save_safely(trainer, self.output, plan)
         _stop_at_the_end(trainer)
 

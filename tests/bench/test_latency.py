@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -122,7 +123,7 @@ def test_the_papers_sizes_stand_beside_its_row_and_others_alone():
     lines = render([result({"floor": WITH["floor"]} | sizes)]).splitlines()
     theirs = {
         before[: before.index("  ")]: line.split()[2:]
-        for before, line in zip(lines, lines[1:], strict=False)
+        for before, line in pairwise(lines)
         if line.startswith("  the paper")
     }
     assert theirs.keys() == {"losia p=1/8 p_o=1/8", "lora r=64"}

@@ -1,6 +1,7 @@
 """The real workflow on tiny models: what it leaves behind, every stage, every key, every method."""
 
 import json
+import math
 
 import pytest
 import torch
@@ -74,11 +75,13 @@ def test_stages_train(train, stage, model, tmp_path):
     assert not same(train(**STAGES[stage], max_steps=3), final_weights(model))
 
 
-@pytest.mark.parametrize("stage", RESUMABLE)
-def test_resuming_is_never_having_stopped(train, tmp_path, stage):
+@pytest.mark.parametrize(
+    "run", [*(STAGES[stage] for stage in RESUMABLE), {"optim": "adamw_bnb_8bit"}], ids=str
+)
+def test_resuming_is_never_having_stopped(train, tmp_path, run):
     """Bit for bit, from a checkpoint in the middle of a slot and of an epoch."""
     changes = {
-        **STAGES[stage],
+        **run,
         "per_device_train_batch_size": 8,
         "gradient_accumulation_steps": 2,
         "max_steps": 12,
@@ -524,6 +527,15 @@ def test_bfloat16_on_a_float16_checkpoint(train, tmp_path, model):
     AutoModelForCausalLM.from_pretrained(half, dtype=torch.float16).save_pretrained(half)
     weights = train(model_name_or_path=str(half), bf16=True)
     assert {value.dtype for value in weights.values()} == {torch.bfloat16}
+
+
+@pytest.mark.parametrize("stage", ["dpo", "kto"])
+def test_what_it_is_compared_with_begins_as_the_same_function(train, tmp_path, stage):
+    """Under bfloat16 the policy's float32 weights are cast, and so must the reference's be."""
+    train(**STAGES[stage], bf16=True, max_steps=1, logging_steps=1)
+    log = (tmp_path / "out/trainer_log.jsonl").read_text().splitlines()
+    undecided = {"dpo": math.log(2), "kto": 0.5}[stage]  # no reward yet
+    assert json.loads(log[0])["loss"] == pytest.approx(undecided, abs=1e-6)
 
 
 def test_a_gradient_that_is_not_finite_stops_before_the_weights(train, tmp_path):

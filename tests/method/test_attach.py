@@ -1,11 +1,15 @@
 """What is trained, in which groups, and which models and settings are refused by name."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
+from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from losia_cli.method import LoSiAConfig, LoSiAError, attach
 from losia_cli.method.attach import decoder_layers, find_targets, share
+from losia_cli.method.movement import MovementCheck
 from tests.models import ARCHITECTURES, LAYERS, seeing, tiny
 
 
@@ -160,3 +164,18 @@ def test_optimizer_of_other_groups_is_refused():
     controller = attach(model)
     with pytest.raises(LoSiAError, match="parameter_groups"):
         controller.drive(torch.optim.AdamW([p for p in model.parameters() if p.requires_grad]))
+
+
+def test_experts_without_a_token_are_no_fault_but_a_linear_never_called_is():
+    def layers(**reached):
+        subnets = {name: nn.Parameter(torch.ones(2)) for name in reached}
+        for name, there in reached.items():
+            subnets[name].grad = torch.ones(2) if there else None
+        return {name: SimpleNamespace(subnet=subnet) for name, subnet in subnets.items()}
+
+    optimizer = torch.optim.SGD([nn.Parameter(torch.ones(1))], lr=1.0)
+    experts = {f"model.layers.{i}.mlp.experts.{j}.up": i == j for i in range(2) for j in range(2)}
+    MovementCheck(nn.Module(), layers(**experts)).before(optimizer)
+    whole = experts | {"model.layers.0.gate": True, "model.layers.1.gate": False}
+    with pytest.raises(LoSiAError, match=r"1 of 6 subnets, model\.layers\.1\.gate first"):
+        MovementCheck(nn.Module(), layers(**whole)).before(optimizer)

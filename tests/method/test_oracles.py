@@ -4,6 +4,8 @@ import copy
 
 import pytest
 import torch
+from accelerate import Accelerator
+from accelerate.optimizer import AcceleratedOptimizer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import TrainingArguments
@@ -323,6 +325,77 @@ def test_moments_of_a_side_are_reset_too(reset):
     assert not any(value.any() for value in fresh)
 
 
+def in_8_bits(controller):
+    """An optimizer of bitsandbytes', for subnets large enough that it keeps 8 bits of them."""
+    bitsandbytes = pytest.importorskip("bitsandbytes")
+    optimizer = bitsandbytes.optim.AdamW8bit(controller.parameter_groups(), lr=1e-2)
+    controller.drive(optimizer)
+    controller.start(12)
+    return optimizer
+
+
+def large(**changes):
+    model = tiny(dtype=torch.float32, hidden_size=128, intermediate_size=256)
+    return model, attach(model, LoSiAConfig(**{**MOVING, "rank_factor": 0.5, **changes}))
+
+
+def train_on(model, optimizer, data):
+    for ids in data:
+        loss_of(model, ids).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+def test_an_optimizer_with_a_loader_of_its_own_resumes():
+    """bitsandbytes' load_state_dict calls no hooks."""
+    model, controller = large()
+    optimizer = in_8_bits(controller)
+    train_on(model, optimizer, batches(7))
+    saved, state = weights(model), copy.deepcopy(optimizer.state_dict())
+    train_on(model, optimizer, batches(3, seed=5))
+    other, resumed = large()
+    other.load_state_dict(saved)
+    again = in_8_bits(resumed)
+    again.load_state_dict(state)
+    assert resumed.step == 7
+    train_on(other, again, batches(3, seed=5))
+    assert_same(weights(other), weights(model), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("reset", ["moments", "fresh", "keep"])
+def test_moments_in_8_bits_are_reset(reset):
+    """`keep` cannot carry them over: it is `moments` there."""
+    model, controller = large(reset=reset, output_factor=0)
+    optimizer = in_8_bits(controller)
+    found = []
+
+    def look(selection):
+        state = optimizer.state[controller.layers[selection.name].subnet]
+        moments = [state[f"qmap{i}"][state[f"state{i}"].long()] for i in (1, 2)]
+        zero = not any(state[f"absmax{i}"].any() for i in (1, 2))
+        found.append((zero, all(m.any() for m in moments), state["step"]))
+
+    name = "model.layers.0.mlp.up_proj"
+    controller.on_selection.append(lambda chosen: look(chosen) if chosen.name == name else None)
+    train_on(model, optimizer, batches(3))
+    assert found == [(True, True, 0 if reset == "fresh" else 3)]
+    train_on(model, optimizer, batches(1, seed=5))  # and goes on from there
+
+
+@pytest.mark.parametrize("importance", ["gradient", "sensitivity"])
+def test_a_group_that_is_alone_begins_each_slot_anew(importance):
+    """It is scored in every slot: nothing of the one before may stay in its score."""
+    period = 1 if importance == "gradient" else 2
+    alone = {**MOVING, "output_factor": 0, "period": period, "importance": importance}
+    run = Run(tiny(num_hidden_layers=1), LoSiAConfig(**alone)).start()
+    assert len(run.controller.groups) == 1
+    for ids in batches(3 * period):
+        run.steps([ids])
+        values = scores(run.controller).values()
+        assert any(value.any() for value in values) is (run.controller.step % period != 0)
+    assert len(run.selections) == 3 * len(run.controller.layers)
+
+
 def test_entries_that_stay_selected_keep_their_masters():
     run = Run(tiny(dtype=torch.bfloat16), LoSiAConfig(**{**MOVING, "output_factor": 0})).start()
     layer = run.controller.layers["model.layers.0.mlp.up_proj"]
@@ -493,6 +566,21 @@ def test_loss_scaling_leaves_the_choice_alone():
         run.scheduler.step()
     assert run.chosen() == plain.chosen() != []
     assert_same(weights(run.model), weights(plain.model), rtol=1e-4, atol=1e-5)
+
+
+def test_the_callback_finds_the_scale_of_half_precision():
+    controller = attach(model := tiny(), LoSiAConfig(**MOVING))
+    optimizer = adamw(controller.parameter_groups())
+    controller.drive(optimizer)
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**12)
+    scaler.scale(torch.ones(1))  # it makes its scale when it is first used
+    args, state = TrainingArguments(use_cpu=True), TrainerState(max_steps=12)
+    Accelerator(cpu=True)  # what its optimizer asks where it is
+    wrapped = AcceleratedOptimizer(optimizer, scaler=scaler)
+    LoSiACallback(controller).on_train_begin(
+        args, state, TrainerControl(), model=model, optimizer=wrapped
+    )
+    assert controller.loss_scale() == 2.0**12
 
 
 def scores(controller):

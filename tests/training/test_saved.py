@@ -23,6 +23,18 @@ def test_a_model_that_sees_reloads_as_its_own_kind(tmp_path):
         verify_saved(model, tmp_path)
 
 
+def test_a_model_that_an_evaluation_cast_is_compared_in_its_dtype(tmp_path):
+    """As bf16_full_eval does, after the training has been saved."""
+    model = tiny(dtype=torch.float32)
+    model.save_pretrained(tmp_path)
+    model.to(torch.bfloat16)
+    verify_saved(model, tmp_path)
+    with torch.no_grad():
+        model.lm_head.weight[3] += 1
+    with pytest.raises(UserError, match=r"lm_head\.weight in the checkpoint"):
+        verify_saved(model, tmp_path)
+
+
 def test_a_quantized_checkpoint_is_refused_before_it_is_loaded(tmp_path):
     config = AutoConfig.for_model("llama", num_hidden_layers=1)
     config.quantization_config = {"quant_method": "gptq", "bits": 4}
