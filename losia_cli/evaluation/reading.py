@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
+from losia_cli.evaluation.decoding import empty_cache, sharing_heads
+
 
 @dataclass
 class Past:
@@ -37,8 +39,9 @@ class Past:
 
 def start(model: Any, rows: int) -> Past:
     """The past of `rows` rows that have read nothing."""
-    cache = DynamicCache(config=model.config)
-    return Past(cache, torch.zeros(rows, 0, dtype=torch.long, device=model.device))
+    return Past(
+        empty_cache(model.config), torch.zeros(rows, 0, dtype=torch.long, device=model.device)
+    )
 
 
 def read(model: Any, past: Past, tokens: Sequence[Sequence[int]], *, last: bool) -> Tensor:
@@ -59,14 +62,15 @@ def read(model: Any, past: Past, tokens: Sequence[Sequence[int]], *, last: bool)
     new = torch.tensor(real, device=past.mask.device)
     mask = torch.cat([past.mask, new], dim=1)
     positions = (mask.cumsum(1) - 1).clamp(min=0)[:, -longest:]
-    result = model(
-        input_ids=torch.tensor(ids, device=past.mask.device),
-        attention_mask=mask,
-        position_ids=positions,
-        past_key_values=past.cache,
-        use_cache=True,
-        logits_to_keep=1 if last else 0,
-    )
+    with sharing_heads():
+        result = model(
+            input_ids=torch.tensor(ids, device=past.mask.device),
+            attention_mask=mask,
+            position_ids=positions,
+            past_key_values=past.cache,
+            use_cache=True,
+            logits_to_keep=1 if last else 0,
+        )
     past.mask = mask
     return result.logits
 

@@ -1,0 +1,107 @@
+"""A token at a time: keys and values stay where they are, and heads that share them are not copied.
+
+A step of decoding reads all keys and values once, by need. Transformers copies them as well: to
+append a token, and to repeat them for each query head that shares them.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+_SDPA = "sdpa"
+_ROOM = 64  # tokens that a layer's buffers get room for whenever they are full
+
+
+def empty_cache(config: Any) -> DynamicCache:
+    """A cache for a model of this configuration whose layers of full attention grow in place."""
+    cache = DynamicCache(config=config)
+    cache.layers = [_Growing() if type(one) is DynamicLayer else one for one in cache.layers]
+    return cache
+
+
+class _Growing(DynamicLayer):
+    """`keys` and `values` `[rows, heads, tokens, size]` are the beginning of larger buffers.
+
+    Where several tokens are read at once, or rows were selected, they are no longer.
+    """
+
+    keys: Tensor
+    values: Tensor
+    _buffers: tuple[Tensor, Tensor]
+    _shown: Tensor | None = None  # the keys, as they were shown last
+
+    def update(
+        self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, Tensor]:
+        begin = self.get_seq_length()
+        if begin == 0 or key_states.shape[-2] > 1:
+            return super().update(key_states, value_states, *args, **kwargs)
+        if self.keys is not self._shown or begin == self._buffers[0].shape[-2]:
+            self._buffers = (_with_room(self.keys), _with_room(self.values))
+        for buffer, new in zip(self._buffers, (key_states, value_states), strict=True):
+            buffer[:, :, begin : begin + 1] = new
+        self.keys, self.values = (buffer[:, :, : begin + 1] for buffer in self._buffers)
+        self._shown = self.keys
+        return self.keys, self.values
+
+
+def _with_room(seen: Tensor) -> Tensor:
+    rows, heads, tokens, size = seen.shape
+    buffer = seen.new_empty(rows, heads, tokens + _ROOM, size)
+    buffer[:, :, :tokens] = seen
+    return buffer
+
+
+@contextmanager
+def sharing_heads() -> Iterator[None]:
+    """Let the models that are called inside attend by `attend`, if they do by torch's kernels."""
+    ALL_ATTENTION_FUNCTIONS[_SDPA] = attend
+    try:
+        yield
+    finally:
+        del ALL_ATTENTION_FUNCTIONS[_SDPA]
+
+
+def attend(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    **kwargs: Any,
+) -> tuple[Tensor, None]:
+    """The attention of one further token a row; of more, it is transformers' own.
+
+    The query heads that share keys and values are laid beside each other as if they were tokens.
+
+    Args:
+        module: the attention layer.
+        query: `[rows, query heads, tokens, size]`.
+        key: `[rows, heads, tokens read, size]`.
+        value: likewise.
+        attention_mask: what may be seen, `[rows, 1, tokens, tokens read]`; None: everything.
+        dropout: none in evaluation.
+        scaling: of the products; by default one over the root of the size.
+        kwargs: as transformers passes them.
+
+    Returns:
+        `[rows, tokens, query heads, size]`, and None for the weights.
+    """
+    rows, heads, tokens, size = query.shape
+    shared = key.shape[1]
+    if tokens > 1 or heads == shared:
+        whole = ALL_ATTENTION_FUNCTIONS._global_mapping[_SDPA]
+        return whole(module, query, key, value, attention_mask, dropout, scaling, **kwargs)
+    together = query.reshape(rows, shared, heads // shared, size)
+    found = functional.scaled_dot_product_attention(
+        together, key, value, attn_mask=attention_mask, dropout_p=dropout, scale=scaling
+    )
+    return found.reshape(rows, 1, heads, size), None
