@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from losia_cli import paper
 from losia_cli.bench.settings import FLOOR
 from losia_cli.bench.table import OPEN, heading, table
 from losia_cli.errors import UserError
-from losia_cli.reproduction import paper
 
 TABLE = 15
 PAPERS_MODEL = "llama2-7b"

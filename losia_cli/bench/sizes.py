@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
+from losia_cli import paper
 from losia_cli.bench.methods import Row, install
 from losia_cli.bench.models import load_base, sharing_copy
 from losia_cli.bench.settings import SIZE_METHODS, StepSettings, refuse_unknown
@@ -25,7 +26,6 @@ from losia_cli.bench.step import (
     take_turns,
 )
 from losia_cli.bench.table import OPEN, heading, table
-from losia_cli.reproduction import paper
 
 RANKS = (16, 64, 256, 1024)
 RANK_FACTORS = (1 / 16, 1 / 8, 1 / 4, 1 / 2)

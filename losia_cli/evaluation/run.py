@@ -6,6 +6,7 @@ from typing import Any
 
 from rich.console import Console
 
+from losia_cli import paper
 from losia_cli.evaluation import harness, loading, results
 from losia_cli.evaluation.checkpoint import Checkpoint
 from losia_cli.evaluation.judge import count
@@ -15,7 +16,6 @@ from losia_cli.evaluation.served import StoredLM
 from losia_cli.evaluation.settle import Asked, Request, Setup, prepare
 from losia_cli.evaluation.store import Store
 from losia_cli.files import sha256_of
-from losia_cli.reproduction import paper
 from losia_cli.training.record import versions
 
 _DECIDE = (

@@ -8,11 +8,12 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from losia_cli import paper
 from losia_cli.errors import UserError
 from losia_cli.recipes.layers import header
 from losia_cli.recipes.recipe import load
 from losia_cli.recipes.shipped import ablations, file, methods, overlay, shipped
-from losia_cli.reproduction import paper, tables
+from losia_cli.reproduction import tables
 from losia_cli.reproduction.cell import BASE
 
 if TYPE_CHECKING:

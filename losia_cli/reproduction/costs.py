@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from losia_cli import paper
 from losia_cli.data.sources import SETS
 from losia_cli.errors import UserError
 from losia_cli.recipes.needs import names_in, needs_gpu
-from losia_cli.reproduction import paper
 from losia_cli.reproduction.cell import BASE, Cell
 
 # Parameters of the published checkpoints, in billions, by what a cell calls the model.

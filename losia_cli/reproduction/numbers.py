@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from statistics import fmean, stdev
 from typing import Any
 
+from losia_cli import paper
 from losia_cli.analysis.continual import metrics
-from losia_cli.reproduction import paper
 from losia_cli.reproduction.cell import BASE, Cell
 from losia_cli.reproduction.place import Place
 from losia_cli.reproduction.plan import Plan

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from losia_cli.reproduction import paper
+from losia_cli import paper
 from losia_cli.reproduction.cell import BASE, Cell, untrained
 from losia_cli.reproduction.place import Place, Reading
 

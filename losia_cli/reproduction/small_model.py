@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 
+from losia_cli import paper
 from losia_cli.evaluation.suites import SUITES
-from losia_cli.reproduction import paper
 from losia_cli.reproduction.cell import BASE, Cell, untrained
 from losia_cli.reproduction.place import Place, Reading
 

@@ -4,10 +4,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 
+from losia_cli import paper
 from losia_cli.analysis.continual import TASKS
 from losia_cli.errors import UserError
 from losia_cli.evaluation.suites import GROUPS, SUITES
-from losia_cli.reproduction import paper, peft_suite, small_model
+from losia_cli.reproduction import peft_suite, small_model
 from losia_cli.reproduction.cell import BASE, Cell, untrained
 from losia_cli.reproduction.place import Place, Reading
 from losia_cli.spelling import did_you_mean

@@ -12,7 +12,7 @@ from losia_cli.analysis.continual import (
     metrics,
 )
 from losia_cli.evaluation.suites import SUITES
-from losia_cli.reproduction.paper import table, value
+from losia_cli.paper import table, value
 
 METHODS = ["lora", "losia"]
 ROUNDING = 0.005 + 1e-9  # half a unit of the second decimal

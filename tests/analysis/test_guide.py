@@ -6,7 +6,7 @@ from pathlib import Path
 
 from losia_cli.analysis.continual import TASKS, metrics
 from losia_cli.evaluation import results
-from losia_cli.reproduction.paper import value
+from losia_cli.paper import value
 from tests.analysis.test_continual import METHODS, alone, matrix
 
 GUIDE = (Path(__file__).parents[2] / "docs/continual-learning.md").read_text()

@@ -9,6 +9,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from losia_cli import paper
 from losia_cli.bench import galore, latency, models
 from losia_cli.bench.__main__ import main
 from losia_cli.bench.latency import Latency, changes, latencies, printed, render
@@ -18,7 +19,6 @@ from losia_cli.bench.settings import StepSettings
 from losia_cli.bench.step import FULL_GRADIENT, Turn, summarize
 from losia_cli.cli.app import app
 from losia_cli.errors import UserError
-from losia_cli.reproduction import paper
 from tests.models import LAYERS, batches, tiny, weights
 
 TOKENS = 4 * 2048

@@ -5,13 +5,13 @@ import json
 import pytest
 import torch
 
+from losia_cli import paper
 from losia_cli.bench.__main__ import main
 from losia_cli.bench.methods import Row, TrainingStep
 from losia_cli.bench.models import load_base, sharing_copy
 from losia_cli.bench.settings import PRESETS, SIZE_DEFAULTS, SIZE_METHODS, StepSettings
 from losia_cli.bench.sizes import count, measure, render, run_size_benchmark, sizes
 from losia_cli.errors import UserError
-from losia_cli.reproduction import paper
 from tests.models import HIDDEN, LAYERS, VOCABULARY, batches, tiny
 
 LLAMA = PRESETS["llama2-7b"].config

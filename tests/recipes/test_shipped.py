@@ -5,12 +5,12 @@ import shlex
 
 import pytest
 
-from losia_cli import recipes
+from losia_cli import paper, recipes
 from losia_cli.evaluation.suites import GROUPS
 from losia_cli.integrations import llamafactory
 from losia_cli.recipes.needs import needs_gpu, packages
 from losia_cli.recipes.shipped import files
-from losia_cli.reproduction import paper, tables
+from losia_cli.reproduction import tables
 from losia_cli.reproduction.cell import BASE
 
 MODELS = ("gemma-2b", "llama2-7b", "llama2-13b")

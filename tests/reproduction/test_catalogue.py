@@ -8,9 +8,8 @@ import sys
 import pytest
 from rich.console import Console
 
-from losia_cli import recipes
+from losia_cli import paper, recipes
 from losia_cli.errors import UserError
-from losia_cli.reproduction import paper
 from losia_cli.reproduction.catalogue import entries, listing
 
 

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from losia_cli import paper
 from losia_cli.evaluation.suites import SUITES
-from losia_cli.reproduction import paper, render
+from losia_cli.reproduction import render
 from losia_cli.reproduction.cell import BASE
 from losia_cli.reproduction.numbers import HOURS, HOURS_TOGETHER, MEMORY, PRO, Number, collect
 from losia_cli.reproduction.plan import make

@@ -5,8 +5,9 @@ from dataclasses import replace
 
 import pytest
 
+from losia_cli import paper
 from losia_cli.errors import UserError
-from losia_cli.reproduction import costs, paper
+from losia_cli.reproduction import costs
 from losia_cli.reproduction.cell import BASE, Cell
 from losia_cli.reproduction.numbers import collect
 from losia_cli.reproduction.plan import distinct, make, runs_code

@@ -11,8 +11,9 @@ from rich.console import Console
 from safetensors.torch import load_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
+from losia_cli import paper
 from losia_cli.errors import UserError
-from losia_cli.reproduction import miniature, paper
+from losia_cli.reproduction import miniature
 
 MODELS = ("gemma-2b", "llama2-7b", "llama2-13b")
 MAKE = """

@@ -4,10 +4,9 @@ from itertools import product
 
 import pytest
 
-from losia_cli import recipes
+from losia_cli import paper, recipes
 from losia_cli.evaluation.suites import SUITES
-from losia_cli.reproduction import paper
-from losia_cli.reproduction.paper import score, table, value
+from losia_cli.paper import score, table, value
 
 NUMBERS = [*range(1, 13), 14, 15]
 ROUNDING = 0.005 + 1e-9  # half a unit of the second decimal
@@ -262,8 +261,6 @@ def test_a_question_the_paper_cannot_be_asked():
 
 
 def test_it_is_read_without_torch():
-    code = (
-        "import losia_cli.reproduction.paper as p, sys; p.table(1); print('torch' in sys.modules)"
-    )
+    code = "import losia_cli.paper as p, sys; p.table(1); print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
