@@ -187,8 +187,7 @@ def _earlier_result(paths: Paths) -> dict[str, Any] | None:
 
 def _check(model: str) -> None:
     """Refuse what `losia train` would, before minutes are spent on measuring it."""
-    from losia_cli.training.model import check_model
-    from losia_cli.training.run import settings_of
+    from losia_cli.training.model import check_model, settings_of
 
     recipe = recipes.load(RECIPE, overrides=[override("model_name_or_path", model)])
     check_model(recipe.values, settings_of(recipe))

@@ -14,8 +14,9 @@ from losia_cli.processes import EXIT_INTERRUPTED
 from losia_cli.recipes import Recipe
 from losia_cli.training import checkpoints, launch
 from losia_cli.training.guards import Interrupted
-from losia_cli.training.model import check_model
-from losia_cli.training.run import finished, settings_of, settle_output, train
+from losia_cli.training.model import check_model, settings_of
+from losia_cli.training.output import finished, settle_output
+from losia_cli.training.run import train
 
 
 def run(recipe: Recipe, arguments: list[str], console: Console) -> int:

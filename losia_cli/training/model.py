@@ -1,4 +1,4 @@
-"""What can be said about a model before it is loaded."""
+"""What can be said about a model, and what trains in it, before it is loaded."""
 
 from pathlib import Path
 from typing import Any
@@ -7,8 +7,20 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from losia_cli.errors import UserError, first_line
+from losia_cli.integrations import llamafactory
 from losia_cli.method import LoSiAConfig, LoSiAError
 from losia_cli.method.attach import find_targets
+from losia_cli.recipes import Recipe
+
+
+def settings_of(recipe: Recipe) -> LoSiAConfig | None:
+    """LoSiA's settings in a recipe; None if another method trains."""
+    if recipe.values.get("finetuning_type") != llamafactory.LOSIA:
+        return None
+    try:
+        return LoSiAConfig(seed=recipe.values.get("seed", 42), **recipe.method_settings())
+    except LoSiAError as error:
+        raise UserError(str(error)) from error
 
 
 def check_model(values: dict[str, Any], config: LoSiAConfig | None) -> None:

@@ -1,33 +1,35 @@
 """One training run: checks first, then LLaMA-Factory's workflow, then proof and record."""
 
 import errno
-import json
 import os
-import shutil
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
 from rich.console import Console
-from torch import Tensor
 from transformers import Trainer
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
-from transformers.trainer_utils import rotate_checkpoints
 
 from losia_cli.errors import TRACEBACK, UserError, first_line
 from losia_cli.integrations import llamafactory
 from losia_cli.integrations.callback import LoSiACallback
-from losia_cli.method import LoSiAConfig, LoSiAController, LoSiAError, Selection
+from losia_cli.method import LoSiAController, LoSiAError, Selection
 from losia_cli.recipes import Recipe
-from losia_cli.recipes.recipe import MODELS
 from losia_cli.training import checkpoints, preview, record
 from losia_cli.training.fingerprint import fingerprint
 from losia_cli.training.guards import FiniteGradients, StopOnInterrupt
 from losia_cli.training.kept import KeptForBackward
+from losia_cli.training.model import settings_of
 from losia_cli.training.progress import RunProgress, peak_memory
+from losia_cli.training.trainer import (
+    let_cpu_ranks_load,
+    log_overlap,
+    loss_of,
+    save_safely,
+    stop_at_the_end,
+)
 
 
 def train(recipe: Recipe, resume: Path | None, console: Console) -> None:
@@ -43,7 +45,7 @@ def train(recipe: Recipe, resume: Path | None, console: Console) -> None:
         Interrupted: Ctrl-C, after a checkpoint was saved.
     """
     run = _Run(recipe, resume, console)
-    _let_cpu_ranks_load()
+    let_cpu_ranks_load()
     try:
         llamafactory.run(run.plan)
     except UserError:
@@ -86,103 +88,6 @@ def _unwritten(error: Exception, output: Path) -> bool:
         full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
         return full or str(error.filename).startswith(str(output))
     return checkpoints.is_write_error(error)
-
-
-def settings_of(recipe: Recipe) -> LoSiAConfig | None:
-    """LoSiA's settings in a recipe; None if another method trains."""
-    if recipe.values.get("finetuning_type") != llamafactory.LOSIA:
-        return None
-    try:
-        return LoSiAConfig(seed=recipe.values.get("seed", 42), **recipe.method_settings())
-    except LoSiAError as error:
-        raise UserError(str(error)) from error
-
-
-def settle_output(recipe: Recipe, warn: Callable[[str], None]) -> Path | None:
-    """Which checkpoint to resume from; None for a new run, whose folder is then free.
-
-    Raises:
-        UserError: the folder holds another run, or the checkpoint is missing or damaged.
-    """
-    output = Path(recipe.values["output_dir"])
-    why = checkpoints.never_resumed(recipe.values)
-    if recipe.values.get("resume_from_checkpoint") and why is not None:
-        raise UserError(f"resume_from_checkpoint: {why}; start anew")
-    checkpoint = checkpoints.asked(recipe.values, warn)
-    own = checkpoint is not None and checkpoint.absolute().parent.resolve() == output.resolve()
-    if checkpoint is not None and recipe.values.get("pissa_convert"):
-        _expect_first_pissa(checkpoint, output if own else None)
-    if own:
-        return checkpoint
-    if output.exists() and not output.is_dir():
-        raise UserError(f"output_dir: {output} is a file; name a folder")
-    trains = recipe.values.get("do_train")  # what only evaluates leaves all that is there
-    if not trains or not output.exists() or not any(output.iterdir()):
-        return checkpoint
-    if not recipe.values.get("overwrite_output_dir"):
-        raise UserError(
-            f"the output folder {output} is not empty: choose another output_dir, go on with its "
-            "run by resume_from_checkpoint=true, or replace it by overwrite_output_dir=true"
-        )
-    _clear(output, [*_models(recipe.values), *([checkpoint.resolve()] if checkpoint else [])])
-    return checkpoint
-
-
-def finished(checkpoint: Path, values: Mapping[str, Any]) -> bool:
-    """Whether a checkpoint is the last of this very run, its model is there, and no more is asked.
-
-    What was found out while it ran (the plan's entries in brackets) is not compared.
-    """
-    plan = checkpoints.read_manifest(checkpoint)["plan"]
-    ours = json.loads(json.dumps(checkpoints.recipe_plan(values)))
-    state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
-    last = state["global_step"] >= state["max_steps"] > 0
-    same = ours == {key: value for key, value in plan.items() if not key.startswith("(")}
-    more = values.get("do_eval") or values.get("do_predict")
-    return last and same and not more and record.holds_model(Path(values["output_dir"]))
-
-
-def _expect_first_pissa(checkpoint: Path, output: Path | None) -> None:
-    """The adapter that PiSSA began with is taken off at the end: it must be in the output folder.
-
-    Raises:
-        UserError: it is not, or that folder is not the checkpoint's, so that none can be there.
-    """
-    if output is None or not (output / llamafactory.PISSA_FIRST).is_dir():
-        raise UserError(
-            f"resume_from_checkpoint: {output or 'output_dir'} does not hold"
-            f" {llamafactory.PISSA_FIRST}, the adapter that PiSSA began with, which its conversion"
-            f" takes off: go on in the folder of {checkpoint} if that does, or start anew"
-        )
-
-
-def _clear(output: Path, needed: Collection[Path]) -> None:
-    """Remove what an earlier run left that the new one, which needs some models, would not replace.
-
-    Raises:
-        UserError: one of those models would go.
-    """
-    # an adapter's model card makes the Trainer take the next model for an adapter
-    of_adapters = () if output.resolve() in needed else ("adapter_*", "pissa_*", "README.md")
-    patterns = (f"{checkpoints.PREFIX}*", "eval", "eval-base", record.RECORD, *of_adapters)
-    left = [path for pattern in patterns for path in output.glob(pattern)]
-    for model in needed:
-        if any(model.is_relative_to(path.resolve()) for path in left):
-            raise UserError(
-                f"overwrite_output_dir would remove {model}, which the run needs: choose another"
-                " output_dir"
-            )
-    for path in left:
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
-
-
-def _models(values: Mapping[str, Any]) -> list[Path]:
-    """Where the models and adapters that a run starts from, or compares with, would be."""
-    given = (str(values[key]) for key in MODELS if values.get(key))
-    return [Path(name).resolve() for names in given for name in names.split(",")]
 
 
 @dataclass
@@ -233,11 +138,11 @@ class _Run:
         for callback in (FiniteGradients(), StopOnInterrupt(), self.progress, self.kept):
             trainer.add_callback(callback)
         if controller is not None:
-            trainer.add_callback(LoSiACallback(controller, _loss_of(trainer)))
+            trainer.add_callback(LoSiACallback(controller, loss_of(trainer)))
             controller.on_selection.append(self._note)
-            _log_overlap(trainer, self.overlaps)
-        _save_safely(trainer, self.output, plan)
-        _stop_at_the_end(trainer)
+            log_overlap(trainer, self.overlaps)
+        save_safely(trainer, self.output, plan)
+        stop_at_the_end(trainer)
 
     def _note(self, selection: Selection) -> None:
         if selection.step >= 0:
@@ -321,87 +226,6 @@ class _Run:
             return None
         stage = self.recipe.values.get("stage", "sft")
         return preview.begins_with_bos(data[0], self.trainer.processing_class, stage)
-
-
-@cache
-def _let_cpu_ranks_load() -> None:
-    """Ranks on the CPU have the devices cpu:0, cpu:1, ..., to which torch.load cannot restore."""
-    torch.serialization.register_package(
-        9,  # its own: torch compares entries of equal priority, and cannot
-        lambda _: None,
-        lambda storage, location: storage if location.startswith("cpu:") else None,
-    )
-
-
-def _loss_of(trainer: Trainer) -> Callable[[Any], Tensor]:
-    """The stage's own loss of one collated batch."""
-
-    def loss(batch: Any) -> Tensor:
-        inputs = trainer._prepare_inputs(batch)
-        with trainer.compute_loss_context_manager():
-            return trainer.compute_loss(trainer.model, inputs)  # ranks average the scores alone
-
-    return loss
-
-
-def _log_overlap(trainer: Trainer, overlaps: list[float]) -> None:
-    """Add to every log the mean overlap of the latest re-selections with what they replaced."""
-    plain = trainer.log
-
-    def log(logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        if overlaps and "loss" in logs:
-            logs = {**logs, "losia_overlap": sum(overlaps) / len(overlaps)}
-            overlaps.clear()
-        plain(logs, *args, **kwargs)
-
-    trainer.log = log
-
-
-def _stop_at_the_end(trainer: Trainer) -> None:
-    """Train no step more where a resumed checkpoint is the last: the Trainer stops after a step."""
-    plain = trainer._run_epoch
-
-    def run_epoch(**given: Any) -> None:
-        if trainer.state.global_step < trainer.state.max_steps:
-            plain(**given)
-        else:
-            trainer.control.should_training_stop = True
-
-    trainer._run_epoch = run_epoch
-
-
-def _save_safely(trainer: Trainer, output: Path, plan: dict[str, Any]) -> None:
-    """Seal every checkpoint before an older one is deleted."""
-    write = trainer._save_checkpoint
-
-    def save(model: Any, trial: Any) -> None:
-        args, folder = trainer.args, output / f"{checkpoints.PREFIX}{trainer.state.global_step}"
-        limit, args.save_total_limit = args.save_total_limit, None
-        output.mkdir(parents=True, exist_ok=True)
-
-        def write_all() -> None:
-            write(model, trial)
-            trainer.accelerator.wait_for_everyone()
-
-        first = trainer.is_world_process_zero()
-        try:
-            checkpoints.save_safely(folder, write_all, plan, _checkpoint_bytes(trainer), first)
-        finally:
-            args.save_total_limit = limit
-        if first:
-            best = trainer.state.best_model_checkpoint
-            rotate_checkpoints(str(output), limit, best, use_mtime=True)
-        trainer.accelerator.wait_for_everyone()
-
-    trainer._save_checkpoint = save
-
-
-def _checkpoint_bytes(trainer: Trainer) -> int:
-    """About what a checkpoint takes: the saved weights, and three copies of what trains."""
-    sizes = [(p.numel() * p.element_size(), p.requires_grad) for p in trainer.model.parameters()]
-    trainable = sum(size for size, trains in sizes if trains)
-    adapter = hasattr(trainer.model, "peft_config")
-    return (trainable if adapter else sum(size for size, _ in sizes)) + 3 * trainable
 
 
 def _found_from_anywhere(values: Mapping[str, Any]) -> dict[str, str]:

@@ -13,7 +13,7 @@ from losia_cli.integrations import llamafactory
 from losia_cli.method import LoSiAConfig, attach
 from losia_cli.training import checkpoints, launch
 from losia_cli.training.checkpoints import newest
-from losia_cli.training.run import finished, settle_output
+from losia_cli.training.output import finished, settle_output
 from tests.e2e.conftest import final_weights, losia
 
 STAGES = {
@@ -442,7 +442,7 @@ def test_an_earlier_runs_adapter_does_not_stay_over_new_weights(recipe, train, t
 
 def test_a_folder_that_is_also_the_start_keeps_what_it_holds(recipe, tmp_path):
     from losia_cli import recipes
-    from losia_cli.training.run import settle_output
+    from losia_cli.training.output import settle_output
 
     out = tmp_path / "out"
     out.mkdir()
@@ -466,7 +466,7 @@ def test_evaluating_alone_trains_nothing_and_ends_well(train, tmp_path, losia):
 
 def test_evaluating_alone_removes_nothing(recipe, tmp_path):
     from losia_cli import recipes
-    from losia_cli.training.run import settle_output
+    from losia_cli.training.output import settle_output
 
     kept = tmp_path / "out/checkpoint-1/model.safetensors"
     kept.parent.mkdir(parents=True)

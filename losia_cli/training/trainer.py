@@ -1,0 +1,94 @@
+"""The Trainer as it is here: how it saves, logs and stops, and the loss it is asked for."""
+
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import Trainer
+from transformers.trainer_utils import rotate_checkpoints
+
+from losia_cli.training import checkpoints
+
+
+@cache
+def let_cpu_ranks_load() -> None:
+    """Ranks on the CPU have the devices cpu:0, cpu:1, ..., to which torch.load cannot restore."""
+    torch.serialization.register_package(
+        9,  # its own: torch compares entries of equal priority, and cannot
+        lambda _: None,
+        lambda storage, location: storage if location.startswith("cpu:") else None,
+    )
+
+
+def loss_of(trainer: Trainer) -> Callable[[Any], Tensor]:
+    """The stage's own loss of one collated batch."""
+
+    def loss(batch: Any) -> Tensor:
+        inputs = trainer._prepare_inputs(batch)
+        with trainer.compute_loss_context_manager():
+            return trainer.compute_loss(trainer.model, inputs)  # ranks average the scores alone
+
+    return loss
+
+
+def log_overlap(trainer: Trainer, overlaps: list[float]) -> None:
+    """Add to every log the mean overlap of the latest re-selections with what they replaced."""
+    plain = trainer.log
+
+    def log(logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        if overlaps and "loss" in logs:
+            logs = {**logs, "losia_overlap": sum(overlaps) / len(overlaps)}
+            overlaps.clear()
+        plain(logs, *args, **kwargs)
+
+    trainer.log = log
+
+
+def stop_at_the_end(trainer: Trainer) -> None:
+    """Train no step more where a resumed checkpoint is the last: the Trainer stops after a step."""
+    plain = trainer._run_epoch
+
+    def run_epoch(**given: Any) -> None:
+        if trainer.state.global_step < trainer.state.max_steps:
+            plain(**given)
+        else:
+            trainer.control.should_training_stop = True
+
+    trainer._run_epoch = run_epoch
+
+
+def save_safely(trainer: Trainer, output: Path, plan: dict[str, Any]) -> None:
+    """Seal every checkpoint before an older one is deleted."""
+    write = trainer._save_checkpoint
+
+    def save(model: Any, trial: Any) -> None:
+        args, folder = trainer.args, output / f"{checkpoints.PREFIX}{trainer.state.global_step}"
+        limit, args.save_total_limit = args.save_total_limit, None
+        output.mkdir(parents=True, exist_ok=True)
+
+        def write_all() -> None:
+            write(model, trial)
+            trainer.accelerator.wait_for_everyone()
+
+        first = trainer.is_world_process_zero()
+        try:
+            checkpoints.save_safely(folder, write_all, plan, _checkpoint_bytes(trainer), first)
+        finally:
+            args.save_total_limit = limit
+        if first:
+            best = trainer.state.best_model_checkpoint
+            rotate_checkpoints(str(output), limit, best, use_mtime=True)
+        trainer.accelerator.wait_for_everyone()
+
+    trainer._save_checkpoint = save
+
+
+def _checkpoint_bytes(trainer: Trainer) -> int:
+    """About what a checkpoint takes: the saved weights, and three copies of what trains."""
+    sizes = [(p.numel() * p.element_size(), p.requires_grad) for p in trainer.model.parameters()]
+    trainable = sum(size for size, trains in sizes if trains)
+    adapter = hasattr(trainer.model, "peft_config")
+    return (trainable if adapter else sum(size for size, _ in sizes)) + 3 * trainable
