@@ -30,7 +30,7 @@ from losia_cli.evaluation.settle import BATCH_TOKENS
 from losia_cli.evaluation.store import Store
 from losia_cli.evaluation.suites import Suite
 from losia_cli.quickstart.model import prepare_base_model
-from losia_cli.training.record import versions
+from losia_cli.run_folder import versions
 
 PLAIN_BATCH = 8
 SMALL = "small"

@@ -8,8 +8,8 @@ from typing import Any
 from losia_cli.data import info, manifest, rows
 from losia_cli.data.fit import Fit
 from losia_cli.data.formats import PREDICT
+from losia_cli.data.info import names_in
 from losia_cli.errors import UserError
-from losia_cli.recipes.needs import names_in
 
 _PATTERN = re.compile(r"[*?]|\[.*\]|::")
 

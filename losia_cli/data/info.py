@@ -84,6 +84,12 @@ class Entry:
     tags: dict[str, str]
 
 
+def names_in(value: Any) -> list[str]:
+    """The names in a list or, as LLaMA-Factory also takes them, between commas."""
+    names = value.split(",") if isinstance(value, str) else value
+    return [str(name).strip() for name in names] if isinstance(names, list) else []
+
+
 def read(folder: str) -> dict[str, Any]:
     """The entries of FOLDER/dataset_info.json by name.
 

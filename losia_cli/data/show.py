@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from losia_cli import recipes
-from losia_cli.data import hub, manifest
+from losia_cli.data import hub, manifest, preview
 from losia_cli.data.check import dataset_faults
 from losia_cli.data.prepare import registered
 from losia_cli.data.sources import SETS, TrainingSet
@@ -70,7 +70,6 @@ def show(
     """
     arguments = _arguments(wanted, folder, model)
     from losia_cli.integrations import llamafactory
-    from losia_cli.training import preview
 
     cut = f"cut at {arguments['cutoff_len']:,} tokens"
     console.print(f"{wanted.name} as {wanted.recipe} trains on it: {wanted.template}, {cut}")

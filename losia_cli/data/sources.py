@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from losia_cli.data import originals
 from losia_cli.data.originals import Row, Texts
+from losia_cli.data.pinned import SOURCES
 from losia_cli.errors import UserError
-from losia_cli.evaluation import documents
 from losia_cli.spelling import did_you_mean
 
 SPLIT = "train"
@@ -94,7 +94,7 @@ def _commonsense(
 
 def _evaluated(repository: str) -> str:
     """The revision at which evaluation reads a dataset, whichever its configuration."""
-    pins = {path: source.revision for (path, _), source in documents.SOURCES.items()}
+    pins = {path: source.revision for (path, _), source in SOURCES.items()}
     return pins[repository]
 
 

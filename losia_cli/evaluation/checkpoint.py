@@ -10,8 +10,7 @@ from typing import Any
 from losia_cli.errors import UserError, first_line
 from losia_cli.files import sha256
 from losia_cli.recipes.recipe import EVALUATION_KEYS
-from losia_cli.training.checkpoints import PREFIX
-from losia_cli.training.record import RECORD, WEIGHTS
+from losia_cli.run_folder import PREFIX, RECORD, WEIGHTS
 
 ADAPTER = "adapter_config.json"
 

@@ -16,7 +16,7 @@ from losia_cli.evaluation.served import StoredLM
 from losia_cli.evaluation.settle import Asked, Request, Setup, prepare
 from losia_cli.evaluation.store import Store
 from losia_cli.files import sha256_of
-from losia_cli.training.record import versions
+from losia_cli.run_folder import versions
 
 _DECIDE = (
     "batches",

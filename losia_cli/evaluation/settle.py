@@ -16,9 +16,9 @@ from losia_cli.evaluation.batches import Limit
 from losia_cli.evaluation.checkpoint import Checkpoint
 from losia_cli.evaluation.documents import Documents
 from losia_cli.evaluation.judge import judge
-from losia_cli.evaluation.limit import parse
 from losia_cli.evaluation.sandbox import Program, Sandbox, find_sandbox, unsandboxed
 from losia_cli.evaluation.suites import Suite
+from losia_cli.recipes.limit import parse
 
 UNSANDBOXED = "unsandboxed"
 BATCH_TOKENS = {"cpu": 4096, "cuda": 16384}

@@ -167,7 +167,7 @@ def override(key: str, text: str | Path) -> str:
 
 def training_record(trained: Path) -> dict[str, Any]:
     """What `losia train` recorded of its run."""
-    from losia_cli.training.record import RECORD
+    from losia_cli.run_folder import RECORD
 
     record = json.loads((trained / RECORD).read_text())
     return {key: record[key] for key in RUN_KEYS}

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from losia_cli.data import info
+from losia_cli.data.info import names_in
 from losia_cli.data.sources import SETS
 
 HUB = "the Hugging Face hub, unless already in its cache"
@@ -105,9 +106,3 @@ def _data(values: dict[str, Any]) -> Iterator[Need]:
 
 def _registered(register: Path) -> dict[str, Any]:
     return info.read(str(register.parent)) if register.is_file() else {}
-
-
-def names_in(value: Any) -> list[str]:
-    """The names in a list or, as LLaMA-Factory also takes them, between commas."""
-    names = value.split(",") if isinstance(value, str) else value
-    return [str(name).strip() for name in names] if isinstance(names, list) else []

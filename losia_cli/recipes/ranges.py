@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from losia_cli.evaluation.limit import parse
+from losia_cli.recipes.limit import parse
 
 _AT_LEAST_1 = (
     "per_device_train_batch_size",

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from losia_cli import paper
+from losia_cli.data.info import names_in
 from losia_cli.data.sources import SETS
 from losia_cli.errors import UserError
-from losia_cli.recipes.needs import names_in, needs_gpu
+from losia_cli.recipes.needs import needs_gpu
 from losia_cli.reproduction.cell import BASE, Cell
 
 # Parameters of the published checkpoints, in billions, by what a cell calls the model.

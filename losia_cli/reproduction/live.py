@@ -15,7 +15,7 @@ from rich.text import Text
 from losia_cli.reproduction import costs
 from losia_cli.reproduction.cell import BASE, Cell
 from losia_cli.reproduction.store import DONE, FAILED, RUNNING, WAITING, Store
-from losia_cli.training.record import RECORD
+from losia_cli.run_folder import RECORD
 
 _STYLES = {DONE: "green", FAILED: "red", RUNNING: "bold yellow", WAITING: "dim"}
 _SIGNS = {DONE: "✓", FAILED: "✗", RUNNING: "▶", WAITING: "·"}

@@ -20,8 +20,8 @@ from losia_cli.processes import StopTogether
 from losia_cli.reproduction.cell import BASE, Cell
 from losia_cli.reproduction.store import DONE, Store, failure, gather
 from losia_cli.reproduction.store import missing_suites as missing
-from losia_cli.training.checkpoints import MANIFEST, PREFIX, never_resumed
-from losia_cli.training.record import holds_model
+from losia_cli.run_folder import PREFIX, holds_model
+from losia_cli.training.checkpoints import MANIFEST, never_resumed
 
 _LOG_LINES = 15  # of a failed cell's, kept in its result
 # A base model has no run's record to read these from: option of `losia eval` -> the recipe's key.

@@ -18,12 +18,11 @@ from pathlib import Path
 from typing import IO, Any
 
 from losia_cli.data import manifest
+from losia_cli.data.info import names_in
 from losia_cli.errors import UserError
 from losia_cli.files import sha256_of, write_atomically
-from losia_cli.recipes.needs import names_in
 from losia_cli.reproduction.cell import BASE, Cell
-from losia_cli.training.checkpoints import PREFIX
-from losia_cli.training.record import RECORD, WEIGHTS
+from losia_cli.run_folder import PREFIX, RECORD, WEIGHTS
 
 KIND = "reproduction.json"
 SCHEMA = 1

@@ -16,9 +16,9 @@ from typing import Any
 from losia_cli.errors import UserError
 from losia_cli.files import write_atomically
 from losia_cli.recipes.recipe import EVALUATION_KEYS
+from losia_cli.run_folder import PREFIX
 
 MANIFEST = "losia_checkpoint.json"
-PREFIX = "checkpoint-"
 # What may differ between a run and its continuation, since it changes no weight.
 FREE_KEYS = frozenset(
     "output_dir overwrite_output_dir resume_from_checkpoint dataset_dir plot_loss run_name "

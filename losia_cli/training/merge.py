@@ -11,7 +11,7 @@ from transformers import AutoConfig, GenerationConfig
 from losia_cli.errors import UserError
 from losia_cli.evaluation import checkpoint, loading
 from losia_cli.evaluation.checkpoint import Checkpoint
-from losia_cli.training.record import verify_saved
+from losia_cli.training.proof import verify_saved
 
 _GENERATION = "generation_config.json"
 

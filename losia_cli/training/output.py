@@ -10,7 +10,8 @@ from losia_cli.errors import UserError
 from losia_cli.integrations import llamafactory
 from losia_cli.recipes import Recipe
 from losia_cli.recipes.recipe import MODELS
-from losia_cli.training import checkpoints, record
+from losia_cli.run_folder import PREFIX, RECORD, holds_model
+from losia_cli.training import checkpoints
 
 
 def settle_output(recipe: Recipe, warn: Callable[[str], None]) -> Path | None:
@@ -54,7 +55,7 @@ def finished(checkpoint: Path, values: Mapping[str, Any]) -> bool:
     last = state["global_step"] >= state["max_steps"] > 0
     same = ours == {key: value for key, value in plan.items() if not key.startswith("(")}
     more = values.get("do_eval") or values.get("do_predict")
-    return last and same and not more and record.holds_model(Path(values["output_dir"]))
+    return last and same and not more and holds_model(Path(values["output_dir"]))
 
 
 def _expect_first_pissa(checkpoint: Path, output: Path | None) -> None:
@@ -79,7 +80,7 @@ def _clear(output: Path, needed: Collection[Path]) -> None:
     """
     # an adapter's model card makes the Trainer take the next model for an adapter
     of_adapters = () if output.resolve() in needed else ("adapter_*", "pissa_*", "README.md")
-    patterns = (f"{checkpoints.PREFIX}*", "eval", "eval-base", record.RECORD, *of_adapters)
+    patterns = (f"{PREFIX}*", "eval", "eval-base", RECORD, *of_adapters)
     left = [path for pattern in patterns for path in output.glob(pattern)]
     for model in needed:
         if any(model.is_relative_to(path.resolve()) for path in left):

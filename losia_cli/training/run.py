@@ -3,7 +3,7 @@
 import errno
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +12,20 @@ from rich.console import Console
 from transformers import Trainer
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
+from losia_cli.data import preview
 from losia_cli.errors import TRACEBACK, UserError, first_line
 from losia_cli.integrations import llamafactory
 from losia_cli.integrations.callback import LoSiACallback
 from losia_cli.method import LoSiAController, LoSiAError, Selection
 from losia_cli.recipes import Recipe
-from losia_cli.training import checkpoints, preview, record
+from losia_cli.run_folder import versions, write_record
+from losia_cli.training import checkpoints
 from losia_cli.training.fingerprint import fingerprint
 from losia_cli.training.guards import FiniteGradients, StopOnInterrupt
 from losia_cli.training.kept import KeptForBackward
 from losia_cli.training.model import settings_of
 from losia_cli.training.progress import RunProgress, peak_memory
+from losia_cli.training.proof import verify_saved
 from losia_cli.training.trainer import (
     let_cpu_ranks_load,
     log_overlap,
@@ -189,17 +192,17 @@ class _Run:
         reloads = whole and values.get("stage", "sft") != "rm"
         if reloads:
             model = trainer.accelerator.unwrap_model(trainer.model)
-            record.verify_saved(model, self.output)
+            verify_saved(model, self.output)
         trainable, total = _parameters(trainer)
-        record.write_record(
+        write_record(
             self.output,
             {
                 "recipe": values | _found_from_anywhere(values),
                 "sources": self.recipe.sources,
-                "versions": record.versions(),
+                "versions": versions(),
                 "seed": trainer.args.seed,
                 "device": _device(trainer.args.device),
-                "timeline": record.timeline_record(self.plan.controller),
+                "timeline": _timeline(self.plan.controller),
                 "selections": self.selections,
                 "resumed_from": self.resume,
                 "steps": trainer.state.global_step,
@@ -236,6 +239,17 @@ def _found_from_anywhere(values: Mapping[str, Any]) -> dict[str, str]:
         if values.get(key)
     }
     return {key: str(path.absolute()) for key, path in named.items() if path.is_dir()}
+
+
+def _timeline(controller: LoSiAController | None) -> dict[str, Any] | None:
+    """The timeline of a LoSiA run, as settled when it started."""
+    if controller is None or controller.timeline is None:
+        return None
+    timeline = controller.timeline
+    return {
+        **asdict(timeline),
+        "never_reselected": list(timeline.never_reselected()),
+    }
 
 
 def _held_out_loss(trainer: Trainer) -> float | None:

@@ -10,6 +10,7 @@ from torch import Tensor
 from transformers import Trainer
 from transformers.trainer_utils import rotate_checkpoints
 
+from losia_cli.run_folder import PREFIX
 from losia_cli.training import checkpoints
 
 
@@ -65,7 +66,7 @@ def save_safely(trainer: Trainer, output: Path, plan: dict[str, Any]) -> None:
     write = trainer._save_checkpoint
 
     def save(model: Any, trial: Any) -> None:
-        args, folder = trainer.args, output / f"{checkpoints.PREFIX}{trainer.state.global_step}"
+        args, folder = trainer.args, output / f"{PREFIX}{trainer.state.global_step}"
         limit, args.save_total_limit = args.save_total_limit, None
         output.mkdir(parents=True, exist_ok=True)
 

@@ -13,8 +13,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pyarrow import ipc, parquet
 
+from losia_cli.data.pinned import SOURCES
 from losia_cli.errors import UserError
-from losia_cli.evaluation.documents import SOURCES, Documents
+from losia_cli.evaluation.documents import Documents
 
 GSM8K = ("openai/gsm8k", "main")
 ROWS = [
@@ -217,7 +218,8 @@ def test_every_dataset_is_pinned_to_a_commit():
 def test_a_hub_out_of_reach_names_the_dataset_and_the_option(tmp_path):
     code = """
 from losia_cli.errors import UserError
-from losia_cli.evaluation.documents import SOURCES, Documents
+from losia_cli.data.pinned import SOURCES
+from losia_cli.evaluation.documents import Documents
 for path, name in [*SOURCES, ("some/where", None)]:
     try:
         Documents(None).load(path, name or "astronomy")

@@ -14,7 +14,7 @@ from losia_cli.reproduction.plan import make
 from losia_cli.reproduction.run import commands
 from losia_cli.reproduction.store import FAILED, failure
 from losia_cli.reproduction.tables import cell
-from losia_cli.training.record import RECORD
+from losia_cli.run_folder import RECORD
 from tests.reproduction.test_numbers import result, run
 from tests.reproduction.test_run import finish, in_sequence
 

@@ -18,8 +18,8 @@ from losia_cli.reproduction.live import LivePlan, remaining
 from losia_cli.reproduction.run import commands, one_gpu, to_do
 from losia_cli.reproduction.store import DONE, WAITING, failure
 from losia_cli.reproduction.tables import cell
+from losia_cli.run_folder import RECORD
 from losia_cli.training.checkpoints import MANIFEST
-from losia_cli.training.record import RECORD
 
 
 def finish(one, store, seconds=60.0):

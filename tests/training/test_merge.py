@@ -7,9 +7,9 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from losia_cli.errors import UserError
+from losia_cli.run_folder import RECORD
 from losia_cli.training import merge as module
 from losia_cli.training.merge import merge
-from losia_cli.training.record import RECORD
 from tests.e2e.conftest import make_model
 from tests.models import batches
 

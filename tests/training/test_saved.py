@@ -9,7 +9,7 @@ from losia_cli.errors import UserError
 from losia_cli.method import LoSiAConfig
 from losia_cli.training.guards import FiniteGradients
 from losia_cli.training.model import check_model
-from losia_cli.training.record import verify_saved
+from losia_cli.training.proof import verify_saved
 from tests.models import seeing, tiny
 
 

@@ -9,7 +9,7 @@ from datasets import Dataset
 from rich.console import Console
 from transformers import AutoTokenizer, DataCollatorForLanguageModeling, PreTrainedTokenizerBase
 
-from losia_cli.training.preview import Lengths, dropped, lengths, preview, sample_warnings
+from losia_cli.data.preview import Lengths, dropped, lengths, preview, sample_warnings
 from tests.llamafactory_data import byte_tokenizer, process, write
 
 SHARED = Path(__file__).parents[3] / "shared" / "models" / "llama2_tokenizer"

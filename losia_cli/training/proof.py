@@ -1,59 +1,11 @@
-"""What a finished run leaves beside its weights: proof that they reload, and `losia_run.json`."""
+"""Proof that what was saved is what was trained."""
 
-import json
-import platform
-from dataclasses import asdict
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
 
 import torch
 from transformers import PreTrainedModel
 
-from losia_cli import __version__
 from losia_cli.errors import UserError
-from losia_cli.files import write_atomically
-from losia_cli.method import LoSiAController
-
-RECORD = "losia_run.json"
-WEIGHTS = ("*.safetensors", "pytorch_model*.bin", "adapter_model*.bin")  # of models and adapters
-_PACKAGES = (
-    "torch", "transformers", "tokenizers", "llamafactory", "datasets", "accelerate", "peft",
-    "lm-eval",
-)  # fmt: skip
-
-
-def versions() -> dict[str, str]:
-    """What the run was made with."""
-    found = {"losia": __version__, "python": platform.python_version()}
-    for package in _PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "not installed"
-    return found
-
-
-def timeline_record(controller: LoSiAController | None) -> dict[str, Any] | None:
-    """The timeline of a LoSiA run, as settled when it started."""
-    if controller is None or controller.timeline is None:
-        return None
-    timeline = controller.timeline
-    return {
-        **asdict(timeline),
-        "never_reselected": list(timeline.never_reselected()),
-    }
-
-
-def write_record(output: Path, record: dict[str, Any]) -> None:
-    """Write `losia_run.json` into the run's folder."""
-    write_atomically(output / RECORD, json.dumps(record, indent=2, default=str) + "\n")
-
-
-def holds_model(output: Path) -> bool:
-    """Whether a finished training's weights are there; its record comes after they were proven."""
-    weights = any(any(output.glob(pattern)) for pattern in WEIGHTS)
-    return weights and (output / RECORD).is_file()
 
 
 @torch.no_grad()
