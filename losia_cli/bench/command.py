@@ -1,18 +1,17 @@
 """Run a benchmark, print its table, write its JSON; importing this loads no torch."""
 
 import json
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from losia_cli.bench.settings import MEMORY_METHODS, StepSettings
 from losia_cli.errors import UserError
 
-Say = Callable[[str], None]
 
-
-def step(settings: StepSettings, json_file: Path | None, say: Say, progress: Say) -> None:
-    """Measure a training step and `say` the table, LLaMA-2 7B's beside the paper's latencies.
+def step(settings: StepSettings, json_file: Path | None) -> None:
+    """Measure a training step and print the table, LLaMA-2 7B's beside the paper's latencies.
 
     Raises:
         UserError: the model cannot be loaded, or `json_file` cannot be written.
@@ -21,15 +20,15 @@ def step(settings: StepSettings, json_file: Path | None, say: Say, progress: Say
     from losia_cli.bench import latency
     from losia_cli.bench.step import render, run_step_benchmark
 
-    result = run_step_benchmark(settings, progress)
-    say(render(result))
+    result = run_step_benchmark(settings, _progress)
+    print(render(result))
     if settings.model == latency.PAPERS_MODEL:
-        say("\n" + latency.render([result]))
+        print("\n" + latency.render([result]))
     _write(json_file, result)
 
 
-def sizes(settings: StepSettings, json_file: Path | None, say: Say, progress: Say) -> None:
-    """Count parameters by size, measure their memory on a GPU, and `say` the table.
+def sizes(settings: StepSettings, json_file: Path | None) -> None:
+    """Count parameters by size, measure their memory on a GPU, and print the table.
 
     Raises:
         UserError: an unknown method, the model cannot be loaded, or `json_file` cannot be written.
@@ -37,13 +36,13 @@ def sizes(settings: StepSettings, json_file: Path | None, say: Say, progress: Sa
     _refuse_unwritable(json_file)
     from losia_cli.bench.sizes import render, run_size_benchmark
 
-    result = run_size_benchmark(settings, progress)
-    say(render(result))
+    result = run_size_benchmark(settings, _progress)
+    print(render(result))
     _write(json_file, result)
 
 
-def compare_latencies(files: Sequence[Path], plot: Path | None, say: Say) -> None:
-    """Read step or size benchmarks, `say` them as one table of latencies, and draw them.
+def compare_latencies(files: Sequence[Path], plot: Path | None) -> None:
+    """Read step or size benchmarks, print them as one table of latencies, and draw them.
 
     Raises:
         UserError: a file is not a measurement like the others, or `plot` cannot be written.
@@ -52,15 +51,15 @@ def compare_latencies(files: Sequence[Path], plot: Path | None, say: Say) -> Non
     from losia_cli.bench import latency
 
     results = latency.read(files)
-    say(latency.render(results))
+    print(latency.render(results))
     if plot is not None:
         from losia_cli.bench.plot import draw
 
         draw(results, plot)
 
 
-def memory(methods: Sequence[str], json_file: Path | None, say: Say, progress: Say) -> None:
-    """Count what a layer of LLaMA-2 7B keeps for backward and `say` the table.
+def memory(methods: Sequence[str], json_file: Path | None) -> None:
+    """Count what a layer of LLaMA-2 7B keeps for backward and print the table.
 
     Raises:
         UserError: an unknown method, or `json_file` cannot be written.
@@ -68,8 +67,8 @@ def memory(methods: Sequence[str], json_file: Path | None, say: Say, progress: S
     _refuse_unwritable(json_file)
     from losia_cli.bench.memory import render, run_memory_benchmark
 
-    result = run_memory_benchmark(methods=methods or MEMORY_METHODS, progress=progress)
-    say(render(result))
+    result = run_memory_benchmark(methods=methods or MEMORY_METHODS, progress=_progress)
+    print(render(result))
     _write(json_file, result)
 
 
@@ -80,10 +79,8 @@ def evaluation(
     repeats: int,
     model: str,
     json_file: Path | None,
-    say: Say,
-    progress: Say,
 ) -> None:
-    """Measure how fast suites are answered and `say` the table.
+    """Measure how fast suites are answered and print the table.
 
     Raises:
         UserError: an unknown suite, no documents, or `json_file` cannot be written.
@@ -91,8 +88,8 @@ def evaluation(
     _refuse_unwritable(json_file)
     from losia_cli.bench.evaluation import render, run_evaluation_benchmark
 
-    result = run_evaluation_benchmark(names, data, limit, repeats, model, progress)
-    say(render(result))
+    result = run_evaluation_benchmark(names, data, limit, repeats, model, _progress)
+    print(render(result))
     _write(json_file, result)
 
 
@@ -109,3 +106,7 @@ def _write(json_file: Path | None, result: dict[str, Any]) -> None:
         json_file.write_text(json.dumps(result, indent=2) + "\n")
     except OSError as error:
         raise UserError(f"cannot write {json_file}: {error.strerror}") from error
+
+
+def _progress(line: str) -> None:
+    print(line, file=sys.stderr)

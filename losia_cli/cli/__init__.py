@@ -6,7 +6,6 @@ import traceback
 
 import typer
 
-from losia_cli.attention import put_cudnn_last
 from losia_cli.cli import (  # noqa: F401
     bench,
     chat,
@@ -26,7 +25,7 @@ from losia_cli.errors import TRACEBACK, UserError
 def main() -> None:
     """Run the command; a `UserError` becomes one line on standard error and exit code 2."""
     _quieten_libraries()
-    put_cudnn_last()
+    _put_cudnn_last()
     try:
         app(args=eval.spelled_out(sys.argv[1:]))
     except UserError as error:
@@ -43,3 +42,12 @@ def _quieten_libraries() -> None:
     if not sys.stderr.isatty():
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
         os.environ.setdefault("TQDM_DISABLE", "1")
+
+
+def _put_cudnn_last() -> None:
+    """Torch 2.11's first attention on an H100 comes after the others, unless the user says else.
+
+    It gives NaN in the gradient of some padded batches (pytorch/pytorch#196678) and makes a plan
+    for every new shape, of which decoding has one at each token. Read at the first attention.
+    """
+    os.environ.setdefault("TORCH_CUDNN_SDPA_DEPRIORITIZED", "1")

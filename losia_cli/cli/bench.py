@@ -61,7 +61,7 @@ def step(
     settings = StepSettings(
         model, tuple(methods.split(",")), batch, tokens, repeats, dtype, checkpointing
     )
-    command.step(settings, json_file, typer.echo, _progress)
+    command.step(settings, json_file)
 
 
 @bench.command()
@@ -87,7 +87,7 @@ def sizes(
     settings = StepSettings(
         model, tuple(methods.split(",")), repeats=repeats, checkpointing=checkpointing
     )
-    command.sizes(settings, json_file, typer.echo, _progress)
+    command.sizes(settings, json_file)
 
 
 @bench.command()
@@ -103,7 +103,7 @@ def latency(
 
         losia bench latency with.json without.json --plot latency.png
     """
-    command.compare_latencies(files, plot, typer.echo)
+    command.compare_latencies(files, plot)
 
 
 @bench.command()
@@ -119,7 +119,7 @@ def memory(
 
         losia bench memory --methods floor,losia-pro,losia,lora --json memory.json
     """
-    command.memory(methods.split(","), json_file, typer.echo, _progress)
+    command.memory(methods.split(","), json_file)
 
 
 @bench.command("eval")
@@ -144,8 +144,4 @@ def evaluation(
         losia bench eval --data DIR --suite mmlu-gen --json eval.json
     """
     names = suite or ["gsm8k-cot", "mmlu-ppl", "mmlu-gen", "mmlu-continuation", "table2"]
-    command.evaluation(names, data, limit, repeats, model, json_file, typer.echo, _progress)
-
-
-def _progress(line: str) -> None:
-    typer.echo(line, err=True)
+    command.evaluation(names, data, limit, repeats, model, json_file)

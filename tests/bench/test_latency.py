@@ -11,7 +11,6 @@ from typer.testing import CliRunner
 
 from losia_cli import paper
 from losia_cli.bench import galore, latency, models
-from losia_cli.bench.__main__ import main
 from losia_cli.bench.latency import Latency, changes, latencies, printed, render
 from losia_cli.bench.methods import Row, TrainingStep
 from losia_cli.bench.models import load_base, sharing_copy
@@ -19,6 +18,7 @@ from losia_cli.bench.settings import StepSettings
 from losia_cli.bench.step import FULL_GRADIENT, Turn, summarize
 from losia_cli.cli.app import app
 from losia_cli.errors import UserError
+from tests.bench.command import bench
 from tests.models import LAYERS, batches, tiny, weights
 
 TOKENS = 4 * 2048
@@ -247,7 +247,7 @@ def test_a_preset_larger_than_the_memory_is_refused_in_a_sentence(monkeypatch, c
     message = "llama2-7b takes 27.0 GB in float32, but the CPU has 16.0 GB of memory"
     with pytest.raises(UserError, match=message):
         load_base("llama2-7b", torch.float32, torch.device("cpu"))
-    assert main(["step", "model=llama2-7b", "dtype=float32"]) == 2
+    assert bench("step", "--model", "llama2-7b", "--dtype", "float32") == 2
     error = capsys.readouterr().err
     assert "losia bench step --model smollm2-135m" in error
     assert len(error.splitlines()) == 1
@@ -257,5 +257,5 @@ def test_a_preset_larger_than_the_memory_is_refused_in_a_sentence(monkeypatch, c
 
 def test_galore_without_its_package_is_refused(monkeypatch, capsys):
     monkeypatch.setattr(galore, "find_spec", lambda name: None)
-    assert main(["step", "methods=lora,galore"]) == 2
+    assert bench("step", "--methods", "lora,galore") == 2
     assert "pip install galore-torch" in capsys.readouterr().err

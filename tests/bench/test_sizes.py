@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from losia_cli import paper
-from losia_cli.bench.__main__ import main
 from losia_cli.bench.methods import Row, TrainingStep
 from losia_cli.bench.models import load_base, sharing_copy
 from losia_cli.bench.settings import PRESETS, SIZE_DEFAULTS, SIZE_METHODS, StepSettings
 from losia_cli.bench.sizes import count, measure, render, run_size_benchmark, sizes
 from losia_cli.errors import UserError
+from tests.bench.command import bench
 from tests.models import HIDDEN, LAYERS, VOCABULARY, batches, tiny
 
 LLAMA = PRESETS["llama2-7b"].config
@@ -98,7 +98,7 @@ def saved(tmp_path_factory):
 
 def test_the_command_counts_and_leaves_memory_open_without_a_gpu(saved, tmp_path, capsys):
     file = tmp_path / "sizes.json"
-    assert main(["sizes", f"model={saved}", "methods=lora", f"json={file}"]) == 0
+    assert bench("sizes", "--model", saved, "--methods", "lora", "--json", str(file)) == 0
     result = json.loads(file.read_text())
     assert result["benchmark"] == "sizes"
     assert result["settings"]["checkpointing"] is True
