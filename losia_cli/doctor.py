@@ -1,12 +1,13 @@
 """What this machine and this environment can do, found by trying."""
 
 import platform
-import shutil
 import sys
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import NamedTuple
+
+from losia_cli.files import free_disk
 
 _GIGABYTE = 1 << 30
 _ROOM = 20  # GB that a 7B model's checkpoint and its cache take
@@ -63,9 +64,7 @@ def _disk() -> Iterator[Finding]:
     from huggingface_hub.constants import HF_HUB_CACHE
 
     for what, path in (("disk here", Path()), ("disk of the hub's cache", Path(HF_HUB_CACHE))):
-        whole = path.absolute()
-        place = next(folder for folder in (whole, *whole.parents) if folder.exists())
-        free = shutil.disk_usage(place).free / _GIGABYTE
+        place, free = free_disk(path)
         yield Finding(what, True if free > _ROOM else None, f"{free:.0f} GB free ({place})")
 
 

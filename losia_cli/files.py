@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,13 @@ def sha256(path: Path) -> str:
 def sha256_of(content: Any) -> str:
     """Likewise of what JSON can hold, whatever the order of its keys."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def free_disk(path: Path) -> tuple[Path, float]:
+    """The nearest folder to a path that is there, and the GB that are free on its disk."""
+    whole = path.absolute()
+    place = next(folder for folder in (whole, *whole.parents) if folder.exists())
+    return place, shutil.disk_usage(place).free / 1e9
 
 
 def write_atomically(path: Path, text: str) -> None:

@@ -14,7 +14,6 @@ import platform
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import torch
@@ -34,6 +33,7 @@ from losia_cli.bench.methods import (
 from losia_cli.bench.models import load_base, sharing_copy
 from losia_cli.bench.settings import FLOOR, StepSettings
 from losia_cli.bench.table import heading, table
+from losia_cli.run_folder import versions
 
 FULL_GRADIENT = "full gradient of the scored group"
 PHASES = ("forward", "backward", "optimizer")
@@ -247,15 +247,8 @@ def machine(device: torch.device) -> dict[str, Any]:
     return {
         "device": torch.cuda.get_device_name(device) if on_gpu else platform.machine(),
         "threads": torch.get_num_threads(),
-        **{name: _version(name) for name in ("torch", "transformers", "peft")},
+        **{name: versions()[name] for name in ("torch", "transformers", "peft")},
     }
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
 
 
 def _cells(entry: dict[str, Any]) -> list[str]:

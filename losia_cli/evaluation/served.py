@@ -1,7 +1,5 @@
 """Any model of the harness's with its responses stored: for backends that batch by themselves."""
 
-import hashlib
-import json
 import math
 from collections.abc import Mapping
 from typing import Any
@@ -12,6 +10,7 @@ from lm_eval.api.model import LM
 from losia_cli.errors import UserError
 from losia_cli.evaluation.model import Watcher
 from losia_cli.evaluation.store import Store
+from losia_cli.files import sha256_of
 
 PIECE = 512  # requests that are answered, and stored, together
 
@@ -64,8 +63,7 @@ class StoredLM(LM):
         found: list[Any] = []
         for start in range(0, len(requests), PIECE):
             piece = requests[start : start + PIECE]
-            asked = json.dumps([self.identity, kind, start, [request.args for request in piece]])
-            key = hashlib.sha256(asked.encode()).hexdigest()
+            key = sha256_of([self.identity, kind, start, [request.args for request in piece]])
             answers = self.store.get(key)
             if answers is None:
                 answers = getattr(self.model, kind)(piece, disable_tqdm=True)

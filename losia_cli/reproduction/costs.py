@@ -1,6 +1,5 @@
 """What a plan will take: hours and memory as the paper reports them, disk by arithmetic."""
 
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ from losia_cli import paper
 from losia_cli.data.info import names_in
 from losia_cli.data.sources import SETS
 from losia_cli.errors import UserError
+from losia_cli.files import free_disk
 from losia_cli.recipes.needs import needs_gpu
 from losia_cli.reproduction.cell import BASE, Cell
 
@@ -84,8 +84,7 @@ def expect_enough(cells: Sequence[Cell], root: Path, keep: bool, there: float | 
                 f"{cell.title} took {needed:g} GB of GPU memory in the paper, and this GPU has"
                 f" {there:.0f}: leave it out with --model or --method"
             )
-    place = next(path for path in (root.absolute(), *root.absolute().parents) if path.exists())
-    free, needed = shutil.disk_usage(place).free / 1e9, disk(cells, keep)
+    (place, free), needed = free_disk(root), disk(cells, keep)
     if free < needed:
         advice = "drop models after scoring (without --keep), or " if keep else ""
         raise UserError(
