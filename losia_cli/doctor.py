@@ -9,7 +9,6 @@ from typing import NamedTuple
 
 from losia_cli.files import free_disk
 
-_GIGABYTE = 1 << 30
 _ROOM = 20  # GB that a 7B model's checkpoint and its cache take
 
 
@@ -56,7 +55,7 @@ def _accelerator() -> Iterator[Finding]:
         yield Finding("GPU", None, "none: small models train on the processor, others need one")
         return
     for index in range(torch.cuda.device_count()):
-        memory = torch.cuda.get_device_properties(index).total_memory / _GIGABYTE
+        memory = torch.cuda.get_device_properties(index).total_memory / 2**30  # as vendors count
         yield Finding("GPU", True, f"{torch.cuda.get_device_name(index)}, {memory:.0f} GB")
 
 

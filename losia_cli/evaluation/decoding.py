@@ -15,7 +15,7 @@ from transformers.cache_utils import DynamicLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 _SDPA = "sdpa"
-_ROOM = 64  # tokens that a layer's buffers get room for whenever they are full
+_ROOM = 64  # tokens that a layer's buffers get room for at most, whenever they are full
 
 
 def empty_cache(config: Any) -> DynamicCache:
@@ -25,35 +25,48 @@ def empty_cache(config: Any) -> DynamicCache:
     return cache
 
 
+def expect_tokens(cache: DynamicCache, count: int) -> None:
+    """Let the layers make room for as many tokens as come one by one, and for no more."""
+    for layer in cache.layers:
+        if isinstance(layer, _Growing):
+            layer.expected = count
+
+
 class _Growing(DynamicLayer):
     """`keys` and `values` `[rows, heads, tokens, size]` are the beginning of larger buffers.
 
-    Where several tokens are read at once, or rows were selected, they are no longer.
+    They are so while tokens are expected; `expected` counts down. Else they are transformers' own.
     """
 
     keys: Tensor
     values: Tensor
-    _buffers: tuple[Tensor, Tensor]
-    _shown: Tensor | None = None  # the keys, as they were shown last
+    expected = 0
+    _buffers: tuple[Tensor, Tensor] | None = None
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
         begin = self.get_seq_length()
-        if begin == 0 or key_states.shape[-2] > 1:
+        if key_states.shape[-2] > 1 or not begin or not self.expected:
+            self._buffers = None
             return super().update(key_states, value_states, *args, **kwargs)
-        if self.keys is not self._shown or begin == self._buffers[0].shape[-2]:
-            self._buffers = (_with_room(self.keys), _with_room(self.values))
+        if self._buffers is None or begin == self._buffers[0].shape[-2]:
+            room = min(_ROOM, self.expected)
+            self._buffers = (_with_room(self.keys, room), _with_room(self.values, room))
         for buffer, new in zip(self._buffers, (key_states, value_states), strict=True):
             buffer[:, :, begin : begin + 1] = new
         self.keys, self.values = (buffer[:, :, : begin + 1] for buffer in self._buffers)
-        self._shown = self.keys
+        self.expected -= 1
         return self.keys, self.values
 
+    def batch_select_indices(self, indices: Tensor) -> None:
+        super().batch_select_indices(indices)
+        self._buffers = None  # which the rows that are left no longer lie in
 
-def _with_room(seen: Tensor) -> Tensor:
+
+def _with_room(seen: Tensor, room: int) -> Tensor:
     rows, heads, tokens, size = seen.shape
-    buffer = seen.new_empty(rows, heads, tokens + _ROOM, size)
+    buffer = seen.new_empty(rows, heads, tokens + room, size)
     buffer[:, :, :tokens] = seen
     return buffer
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
+from losia_cli.evaluation.decoding import expect_tokens
 from losia_cli.evaluation.reading import Past, read
 from losia_cli.evaluation.sampling import Sampling, draw, greedy
 
@@ -69,6 +70,7 @@ def generate(
     Raises:
         NotANumber: logits are NaN.
     """
+    expect_tokens(past.cache, rules.max_tokens - 1)
     responses: list[list[int]] = [[] for _ in range(past.rows)]
     done = [False] * past.rows
     places = list(range(past.rows))  # which response a row of the past belongs to

@@ -119,7 +119,11 @@ class LoSiAController:
             optimizer.register_load_state_dict_pre_hook(self._load)
         else:  # bitsandbytes' own calls no hooks
             load = optimizer.load_state_dict
-            setattr(optimizer, "load_state_dict", lambda state: load(self._load(optimizer, state)))  # noqa: B010
+
+            def load_state_dict(state_dict: dict[str, Any], *args: Any, **kwargs: Any) -> None:
+                load(self._load(optimizer, state_dict), *args, **kwargs)
+
+            optimizer.__dict__["load_state_dict"] = load_state_dict
 
     def start(self, total_steps: int, warmup_steps: int = 0) -> None:
         """Lay the timeline over a run of `total_steps` optimizer steps.
@@ -324,10 +328,11 @@ class LoSiAController:
         if self.config.reset == "fresh" and not largest and not paged:
             del self._optimizer.state[layer.subnet]
             return
+        keeps = self.config.reset == "keep" and not paged  # pages are the processor's
         for value in largest or tensors.values():
-            before = value.clone()
+            before = value.clone() if keeps and value.shape == layer.subnet.shape else None
             value.zero_()
-            if self.config.reset == "keep" and before.shape == layer.subnet.shape:
+            if before is not None:
                 carry_over_(value, new, before, old)
         if self.config.reset == "fresh":
             state["step"] = 0

@@ -39,10 +39,9 @@ def lines(plan: Plan, left: Sequence[Cell], store: Store) -> Iterator[str]:
     yield f"{len(plan.cells)} cells, {trained} of them trained; {len(left)} to go"
     seconds = remaining(left, done, store)
     if seconds is not None:
-        yield (
-            f"training: {clock(seconds)}; until measured by the paper's hours, of rows filled to"
-            " the cutoff"
-        )
+        paper = any(costs.hours(cell) for cell in left)
+        by = "until measured by the paper's hours, of rows filled to the cutoff"
+        yield f"training: {clock(seconds)}" + (f"; {by}" if paper else "")
     kept, dropped = (costs.disk(left, keep) for keep in (True, False))
     if kept:
         yield (

@@ -17,6 +17,7 @@ def step_by_step(model, prompts, further, keep=None):
     """The logits after each further token, all rows or, from the middle on, those of `keep`."""
     past, found = start(model, len(prompts)), []
     read(model, past, prompts, last=True)
+    decoding.expect_tokens(past.cache, len(further[0]))
     for step in range(len(further[0])):
         if keep and step == 3:
             past.select(keep)
@@ -56,10 +57,35 @@ def test_no_key_or_value_moves_while_there_is_room():
     model = tiny().eval()
     past, places = start(model, 2), set()
     read(model, past, PROMPTS[:2], last=True)
+    decoding.expect_tokens(past.cache, decoding._ROOM)
     for token in range(decoding._ROOM):
         read(model, past, [[3 + token % 9]] * 2, last=True)
         places.add(tuple(t.data_ptr() for one in past.cache.layers for t in (one.keys, one.values)))
     assert len(places) == 1
+
+
+def held(past):
+    """Bytes of all that the layers hold on to."""
+    tensors = [
+        t for one in past.cache.layers for t in (one.keys, one.values, *(one._buffers or ()))
+    ]
+    return sum({t.data_ptr(): t.untyped_storage().nbytes() for t in tensors}.values())
+
+
+@torch.inference_mode()
+def test_there_is_room_for_what_is_expected_and_no_more():
+    """Not in what scores choices, nor for rows that have left, nor beyond the last token."""
+    model = tiny().eval()
+    past = start(model, 3)
+    read(model, past, [[5, 6, 7, 8]] * 3, last=True)
+    one = held(past) // 4
+    read(model, past, [[9]] * 3, last=False)
+    assert held(past) == 5 * one
+    decoding.expect_tokens(past.cache, 7)
+    read(model, past, [[9]] * 3, last=True)
+    assert held(past) == 12 * one
+    past.select([0])
+    assert held(past) == 6 * one // 3
 
 
 def test_others_attend_as_before():

@@ -176,6 +176,6 @@ def test_experts_without_a_token_are_no_fault_but_a_linear_never_called_is():
     optimizer = torch.optim.SGD([nn.Parameter(torch.ones(1))], lr=1.0)
     experts = {f"model.layers.{i}.mlp.experts.{j}.up": i == j for i in range(2) for j in range(2)}
     MovementCheck(nn.Module(), layers(**experts)).before(optimizer)
-    whole = experts | {"model.layers.0.gate": True, "model.layers.1.gate": False}
-    with pytest.raises(LoSiAError, match=r"1 of 6 subnets, model\.layers\.1\.gate first"):
+    whole = experts | {"layers.0.mlp.0": True, "layers.0.mlp.2": False}
+    with pytest.raises(LoSiAError, match=r"1 of 6 subnets, layers\.0\.mlp\.2 first"):
         MovementCheck(nn.Module(), layers(**whole)).before(optimizer)
