@@ -14,13 +14,24 @@ from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from losia_cli.errors import UserError
+
 _SDPA = "sdpa"
 _ROOM = 64  # tokens that a layer's buffers get room for at most, whenever they are full
 
 
 def empty_cache(config: Any) -> DynamicCache:
-    """A cache for a model of this configuration whose layers of full attention grow in place."""
+    """A cache for a model of this configuration whose layers of full attention grow in place.
+
+    Raises:
+        UserError: some of its layers hold a state that cannot be branched into rows.
+    """
     cache = DynamicCache(config=config)
+    if not all(hasattr(layer, "batch_select_indices") for layer in cache.layers):
+        raise UserError(
+            f"models of type {config.model_type} keep a state that cannot be branched, as `losia"
+            " eval` does: ask it by --backend vllm or lm-evaluation-harness itself"
+        )
     cache.layers = [_Growing() if type(one) is DynamicLayer else one for one in cache.layers]
     return cache
 

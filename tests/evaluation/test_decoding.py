@@ -2,8 +2,10 @@
 
 import pytest
 import torch
+from transformers import AutoConfig
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from losia_cli.errors import UserError
 from losia_cli.evaluation import decoding
 from losia_cli.evaluation.reading import read, start
 from tests.models import ARCHITECTURES, tiny
@@ -86,6 +88,14 @@ def test_there_is_room_for_what_is_expected_and_no_more():
     assert held(past) == 12 * one
     past.select([0])
     assert held(past) == 6 * one // 3
+
+
+def test_a_state_that_cannot_be_branched_is_refused():
+    config = AutoConfig.for_model(
+        "lfm2", num_hidden_layers=2, layer_types=["conv", "full_attention"]
+    )
+    with pytest.raises(UserError, match="type lfm2 keep a state that cannot be branched"):
+        decoding.empty_cache(config)
 
 
 def test_others_attend_as_before():
