@@ -37,6 +37,8 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=ROOT / "runs/reproduce")
     parser.add_argument("--report", type=Path, default=ROOT / "docs/benchmarks")
     options = parser.parse_args()
+    if not (options.output / KIND).is_file():
+        parser.error(f"{options.output} holds no cells of losia reproduce compare")
     kind = json.loads((options.output / KIND).read_text())
     data = kind["data"] and Path(kind["data"])
     request = Request("compare", overrides=kind["overrides"], data=data, output=options.output)
