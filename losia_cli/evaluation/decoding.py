@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from losia_cli.errors import UserError
@@ -122,8 +123,8 @@ def attend(
     rows, heads, tokens, size = query.shape
     shared = key.shape[1]
     if tokens > 1 or heads == shared:
-        whole = ALL_ATTENTION_FUNCTIONS._global_mapping[_SDPA]
-        return whole(module, query, key, value, attention_mask, dropout, scaling, **kwargs)
+        plain = module, query, key, value, attention_mask, dropout, scaling
+        return sdpa_attention_forward(*plain, **kwargs)
     together = query.reshape(rows, shared, heads // shared, size)
     found = functional.scaled_dot_product_attention(
         together, key, value, attn_mask=attention_mask, dropout_p=dropout, scale=scaling
