@@ -47,12 +47,12 @@ def main() -> None:
         cells = {place.cell: place.row[1] for place in plan.places if place.row[0] == taught}
         path = options.report / f"compare-{taught}.json"
         before = json.loads(path.read_text())["cells"] if path.is_file() else []
-        known = {(each["row"], each["learning_rate"]): each for each in before}
-        found = (
-            entry(cell, row, store) or known.get((row, learning_rate(cell)))
-            for cell, row in cells.items()
+        found = [each for cell, row in cells.items() if (each := entry(cell, row, store))]
+        known = {(each["row"], each["learning_rate"]): each for each in [*before, *found]}
+        rows = list(dict.fromkeys(cells.values()))
+        entries = sorted(
+            known.values(), key=lambda each: (rows.index(each["row"]), each["learning_rate"] or 0)
         )
-        entries = [each for each in found if each is not None]
         if len(entries) > 1 and entries[0]["row"] == BASE:
             header = {"taught": taught, "overrides": kind["overrides"]}
             path.write_text(json.dumps({**header, "cells": entries}, indent=1) + "\n")
