@@ -71,18 +71,21 @@ class StopOnInterrupt(TrainerCallback):
     ) -> None:
         """Raise `Interrupted` once the checkpoint is there."""
         if self._asked and control.should_training_stop:
-            self.on_train_end()
             raise Interrupted(state.global_step)
 
     def on_train_end(self, *_: Any, **__: Any) -> None:
         """Give the signals back."""
+        self.release()
+
+    def release(self) -> None:
+        """Give the signals back, also where training ends in an error."""
         for number, handler in (self._before or {}).items():
             signal.signal(number, handler)
         self._before = None
 
     def _ask(self, number: int, _: FrameType | None) -> None:
         if self._asked:
-            self.on_train_end()
+            self.release()
             raise KeyboardInterrupt
         self._asked = True
 

@@ -59,6 +59,7 @@ def train(recipe: Recipe, resume: Path | None, console: Console) -> None:
             raise
         raise UserError(plainly) from error
     finally:
+        run.interrupts.release()
         run.progress.bar.stop()
     run.finish()
 
@@ -102,6 +103,7 @@ class _Run:
     progress: RunProgress = field(init=False)
     trainer: Trainer = field(init=False)
     kept: KeptForBackward = field(default_factory=KeptForBackward)
+    interrupts: StopOnInterrupt = field(default_factory=StopOnInterrupt)
     selections: int = 0
     overlaps: list[float] = field(default_factory=list)
 
@@ -138,7 +140,7 @@ class _Run:
             self._show(trainer, controller)
         for callback in (PrinterCallback, ProgressCallback):
             trainer.remove_callback(callback)
-        for callback in (FiniteGradients(), StopOnInterrupt(), self.progress, self.kept):
+        for callback in (FiniteGradients(), self.interrupts, self.progress, self.kept):
             trainer.add_callback(callback)
         if controller is not None:
             trainer.add_callback(LoSiACallback(controller, loss_of(trainer)))

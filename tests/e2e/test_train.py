@@ -2,6 +2,7 @@
 
 import json
 import math
+import signal
 
 import pytest
 import torch
@@ -539,11 +540,13 @@ def test_what_it_is_compared_with_begins_as_the_same_function(train, tmp_path, s
 
 
 def test_a_gradient_that_is_not_finite_stops_before_the_weights(train, tmp_path):
+    listening = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     with pytest.raises(UserError, match=r"not finite at step \d+"):
         train(learning_rate=1e30, save_steps=1, max_grad_norm=0)
     last = newest(tmp_path / "out", print)
     weights = final_weights(last)
     assert all(value.isfinite().all() for value in weights.values())
+    assert [signal.getsignal(n) for n in (signal.SIGINT, signal.SIGTERM)] == listening
 
 
 def test_help_answers_at_once_and_without_torch():

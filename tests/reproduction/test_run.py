@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 from rich.console import Console
 
-from losia_cli import recipes
+from losia_cli import paper, recipes
 from losia_cli.data import manifest
 from losia_cli.errors import UserError
 from losia_cli.reproduction import costs
@@ -201,10 +201,11 @@ def test_a_cell_sees_one_gpu():
 def test_what_is_left_is_the_papers_hours_in_the_proportion_measured(store):
     small, large = (cell("llama2-7b", name, "lora") for name in ("arc-c", "hellaswag"))
     other = cell("llama2-7b", "hellaswag", "dora")
-    assert remaining([large], [], store) == pytest.approx(10.0 * 3600)
-    finish(small, store, seconds=10.0 * 3600 * 1119 / 39905 / 2)  # twice as fast as the paper
-    assert remaining([large], [small], store) == pytest.approx(5.0 * 3600)
-    assert remaining([large, other], [small], store) == pytest.approx(30.6 * 3600)
+    a_row = 3600 / sum(row.values["train"] for row in paper.table(8).rows)  # of an hour, in seconds
+    assert remaining([large], [], store) == pytest.approx(10.0 * 39905 * a_row)
+    finish(small, store, seconds=10.0 * 1119 * a_row / 2)  # twice as fast as the paper
+    assert remaining([large], [small], store) == pytest.approx(5.0 * 39905 * a_row)
+    assert remaining([large, other], [small], store) == pytest.approx(30.6 * 39905 * a_row)
 
 
 def test_where_the_paper_says_nothing_the_measured_time_counts(store):
