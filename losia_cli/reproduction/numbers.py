@@ -76,8 +76,12 @@ def collect(plan: Plan, find: Find) -> Numbers:
     rows: Numbers = {}
     for row, columns in grouped.items():
         printed = _printed(beside, row)
-        best = _best(columns, find)
-        scores = _scores(columns, best, find, printed)
+        means = {name: _means(places, find) for name, places in columns.items()}
+        best = _best(columns, means)
+        scores = {
+            name: _chosen(places, means[name], best.get(places[0].cell.dataset), printed.get(name))
+            for name, places in columns.items()
+        }
         if AVERAGE in beside.columns and AVERAGE not in scores:
             scores[AVERAGE] = _average(scores, beside, printed.get(AVERAGE))
         found = {**_costs(columns, best, beside, printed, find), **scores}
@@ -116,32 +120,19 @@ def _printed(beside: paper.Table, row: Row) -> Mapping[str, float | None]:
     return next(found, {})
 
 
-def _best(columns: Mapping[str, Sequence[Place]], find: Find) -> dict[str, Row]:
+def _best(
+    columns: Mapping[str, Sequence[Place]], means: Mapping[str, Mapping[Row, Number]]
+) -> dict[str, Row]:
     """By training set, the setting that is best in the first of its columns that is measured.
 
     All else is read at it: what a model forgot is not another one's than what it learned.
     """
     best: dict[str, Row] = {}
-    for places in columns.values():
-        means = _means(places, find)
-        if means:
-            chosen = max(means, key=lambda setting: means[setting].ours or 0.0)
+    for name, places in columns.items():
+        if tried := means[name]:
+            chosen = max(tried, key=lambda setting: tried[setting].ours or 0.0)
             best.setdefault(places[0].cell.dataset, chosen)
     return best
-
-
-def _scores(
-    columns: Mapping[str, Sequence[Place]],
-    best: Mapping[str, Row],
-    find: Find,
-    printed: Mapping[str, float | None],
-) -> dict[str, Number]:
-    return {
-        name: _chosen(
-            places, _means(places, find), best.get(places[0].cell.dataset), printed.get(name)
-        )
-        for name, places in columns.items()
-    }
 
 
 def _means(places: Sequence[Place], find: Find) -> dict[Row, Number]:
