@@ -45,6 +45,7 @@ def run(recipe: Recipe, arguments: list[str], console: Console) -> int:
     if launch.wants_torchrun():
         settled = [f"resume_from_checkpoint={resume}"] if resume else []
         return launch.torchrun([*arguments, *settled])
+    launch.end_in_order()
     try:
         train(recipe, resume, console)
     except Interrupted as stopped:

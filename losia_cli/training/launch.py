@@ -1,5 +1,7 @@
 """Several GPUs or machines: the same command again, under torchrun."""
 
+import atexit
+import gc
 import os
 import socket
 import subprocess
@@ -26,6 +28,15 @@ def wants_torchrun() -> bool:
         return False
     forced = os.environ.get("FORCE_TORCHRUN", "0").lower() in ("1", "true", "y")
     return forced or torch.cuda.device_count() > 1
+
+
+def end_in_order() -> None:
+    """Let a worker's process group end before Python does, which its threads may abort (SIGABRT).
+
+    A model made parallel keeps the group beyond its destruction, in a cycle of references.
+    """
+    if "LOCAL_RANK" in os.environ:
+        atexit.register(gc.collect)
 
 
 def torchrun(arguments: list[str]) -> int:

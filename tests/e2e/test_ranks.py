@@ -15,6 +15,18 @@ from tests.e2e.test_crashes import wait_for
 
 TWO = {"FORCE_TORCHRUN": "1", "NPROC_PER_NODE": "2"}
 
+AT_THE_LAST = """
+import atexit, glob, os
+
+def note():
+    threads = [open(name).read().strip() for name in glob.glob("/proc/self/task/*/comm")]
+    with open(os.path.join(os.path.dirname(__file__), "rank" + os.environ["RANK"]), "w") as file:
+        file.write("\\n".join(threads))
+
+if "RANK" in os.environ:
+    atexit.register(note)  # the first to be registered is the last to be called
+"""
+
 
 @pytest.mark.slow
 @pytest.mark.parametrize("checkpointing", [True, False])
@@ -59,8 +71,14 @@ def test_ctrl_c_waits_for_both_ranks_checkpoint(recipe, tmp_path):
 @pytest.mark.slow
 def test_two_ranks_agree_on_scored_first_subnets_and_resume(recipe, tmp_path):
     changes = {"ddp_backend": "gloo", "save_steps": 3, "max_steps": 6}
-    whole = losia("train", recipe(**changes), **TWO)
+    watcher = tmp_path / "watcher"
+    watcher.mkdir()
+    (watcher / "sitecustomize.py").write_text(AT_THE_LAST)
+    whole = losia("train", recipe(**changes), PYTHONPATH=str(watcher), **TWO)
     assert whole.returncode == 0, whole.stdout + whole.stderr
+    for rank in "01":
+        left = (watcher / f"rank{rank}").read_text()
+        assert "gloo" not in left, "a thread of the group may abort a worker that ends"
     first = final_weights(tmp_path / "out")
     again = losia(
         "train", recipe(**changes), f"output_dir={tmp_path / 'again'}",
