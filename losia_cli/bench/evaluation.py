@@ -22,17 +22,16 @@ from losia_cli.bench.settings import PRESETS
 from losia_cli.bench.table import table
 from losia_cli.errors import UserError
 from losia_cli.evaluation import harness, results, suites
-from losia_cli.evaluation.batches import Limit
+from losia_cli.evaluation.batches import limit_for
 from losia_cli.evaluation.documents import Documents
 from losia_cli.evaluation.model import ResumableLM
 from losia_cli.evaluation.sandbox import Program, find_sandbox, unsandboxed
-from losia_cli.evaluation.settle import BATCH_TOKENS
 from losia_cli.evaluation.store import Store
 from losia_cli.evaluation.suites import Suite
 from losia_cli.quickstart.model import prepare_base_model
 from losia_cli.run_folder import versions
 
-PLAIN_BATCH = 8
+PLAIN_BATCH = {"cpu": 8, "cuda": "auto"}  # as large as fits, where its user would ask for that
 SMALL = "small"
 TINY = {
     "hidden_size": 256,
@@ -68,6 +67,7 @@ class _Timing:
     seconds: list[float] = field(default_factory=list)
     first: list[float] = field(default_factory=list)
     scores: list[float] = field(default_factory=list)
+    peak: int = 0
 
 
 def run_evaluation_benchmark(
@@ -102,7 +102,11 @@ def run_evaluation_benchmark(
         documents = 0
         for round_ in range(repeats):
             for kind, timing in timings.items():
+                if device == "cuda":
+                    torch.cuda.reset_peak_memory_stats()
                 seconds, first, scores = _measure(kind, suite, data, limit, *loaded)
+                if device == "cuda":
+                    timing.peak = max(timing.peak, torch.cuda.max_memory_allocated())
                 documents = len(scores)
                 timing.seconds.append(seconds)
                 timing.first.append(first)
@@ -114,10 +118,9 @@ def run_evaluation_benchmark(
         "dtype": str(loaded[0].dtype).removeprefix("torch."),
         "device": torch.cuda.get_device_name() if device == "cuda" else "cpu",
         "threads": torch.get_num_threads(),
-        "plain": f"HFLM, batch {PLAIN_BATCH}",
+        "plain": f"HFLM, batch {PLAIN_BATCH[device]}",
         "versions": versions(),
         "suites": found,
-        "peak_memory_bytes": torch.cuda.max_memory_allocated() if device == "cuda" else None,
         "sandbox": _sandboxed(),
     }
 
@@ -153,7 +156,7 @@ def _measure(
             lm = HFLM(
                 pretrained=model,
                 tokenizer=tokenizer,
-                batch_size=PLAIN_BATCH,
+                batch_size=PLAIN_BATCH[model.device.type],
                 softmax_dtype="float32",
                 add_bos_token=False,
             )
@@ -165,7 +168,7 @@ def _measure(
                 tokenizer,
                 identity={},
                 bos=False,
-                limit=Limit(BATCH_TOKENS[model.device.type]),
+                limit=limit_for(model.config, model.dtype, model.device.type),
                 store=Store(Path(folder)),
                 seed=1,
                 letters={task.task_name for task in leaves if suite.letter},
@@ -194,6 +197,7 @@ def _summary(plain: _Timing, ours: _Timing, documents: int) -> dict[str, Any]:
         "first_answer_ratio": first["losia"] / first["plain"],
         "differing_scores": sum(a != b for a, b in zip(plain.scores, ours.scores, strict=True)),
         "rounds": {"plain": plain.seconds, "losia": ours.seconds},
+        "peak_memory_bytes": {"plain": plain.peak or None, "losia": ours.peak or None},
     }
 
 

@@ -2,11 +2,14 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Any, TypeVar
+
+import torch
 
 Request = TypeVar("Request")
 
-_GENERATING = 4  # times as many tokens: a step's cost is mostly that of the weights
+_CACHE = 32 * 2**30  # bytes of keys and values on a GPU, of the largest batch
+_MOST = 2**18  # tokens of it, however small the model is
 
 
 @dataclass(frozen=True)
@@ -16,20 +19,34 @@ class Limit:
     Attributes:
         tokens: padded tokens at most, counted with what is to be generated; a single larger
             request is a batch of its own.
+        to_generate: likewise where responses are generated, whose steps mostly cost the reading of
+            the weights, however many rows there are.
         requests: requests at most; None for as many as the tokens allow.
     """
 
     tokens: int
+    to_generate: int
     requests: int | None = None
 
     def generating(self) -> "Limit":
         """The limit where responses are generated."""
-        return replace(self, tokens=_GENERATING * self.tokens)
+        return replace(self, tokens=self.to_generate)
 
     def __str__(self) -> str:
         if self.requests is not None:
             return str(self.requests)
-        return f"{self.tokens} tokens, {self.generating().tokens} to generate"
+        return f"{self.tokens} tokens, {self.to_generate} to generate"
+
+
+def limit_for(config: Any, dtype: torch.dtype, device: str) -> Limit:
+    """What fits a model of this configuration: on a GPU as many as it has room to remember."""
+    if device == "cpu":
+        return Limit(4096, 16384)
+    text = config.get_text_config()
+    heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
+    size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
+    token = 2 * text.num_hidden_layers * heads * size * dtype.itemsize
+    return Limit(16384, max(16384, min(_MOST, _CACHE // token)))
 
 
 def cut(

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -52,12 +53,13 @@ class Checkpoint:
             (self.tokenizer, _TOKENIZER),
             (self.adapter, _CONFIG + WEIGHTS),
         )
-        found = {}
-        for folder, patterns in parts:
-            for path in _files(folder, patterns) if folder else ():
-                name = f"{'adapter/' if folder == self.adapter else ''}{path.name}"
-                found[name] = sha256(path)
-        return found
+        found = {
+            f"{'adapter/' if folder == self.adapter else ''}{path.name}": path
+            for folder, patterns in parts
+            for path in (_files(folder, patterns) if folder else ())
+        }
+        with ThreadPoolExecutor() as threads:  # hashing lets others run
+            return dict(zip(found, threads.map(sha256, found.values()), strict=True))
 
 
 def find(target: str, *, adapter: Path | None = None, base: bool = False) -> Checkpoint:

@@ -1,4 +1,4 @@
-"""A token at a time: keys and values stay where they are, and heads that share them are not copied.
+"""Keys and values stay where they are, and heads that share them are not copied.
 
 A step of decoding reads all keys and values once, by need. Transformers copies them as well: to
 append a token, and to repeat them for each query head that shares them.
@@ -18,11 +18,14 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from losia_cli.errors import UserError
 
 _SDPA = "sdpa"
-_ROOM = 64  # tokens that a layer's buffers get room for at most, whenever they are full
 
 
-def empty_cache(config: Any) -> DynamicCache:
-    """A cache for a model of this configuration whose layers of full attention grow in place.
+def empty_cache(config: Any, room: int = 0) -> DynamicCache:
+    """A cache for a model of this configuration, whose layers of full attention grow in place.
+
+    Args:
+        config: the model's.
+        room: how many tokens a row is going to read; further ones are appended by copying all.
 
     Raises:
         UserError: some of its layers hold a state that cannot be branched into rows.
@@ -33,54 +36,54 @@ def empty_cache(config: Any) -> DynamicCache:
             f"models of type {config.model_type} keep a state that cannot be branched, as `losia"
             " eval` does: ask it by --backend vllm or lm-evaluation-harness itself"
         )
-    cache.layers = [_Growing() if type(one) is DynamicLayer else one for one in cache.layers]
+    cache.layers = [_Growing(room) if type(one) is DynamicLayer else one for one in cache.layers]
     return cache
-
-
-def expect_tokens(cache: DynamicCache, count: int) -> None:
-    """Let the layers make room for as many tokens as come one by one, and for no more."""
-    for layer in cache.layers:
-        if isinstance(layer, _Growing):
-            layer.expected = count
 
 
 class _Growing(DynamicLayer):
     """`keys` and `values` `[rows, heads, tokens, size]` are the beginning of larger buffers.
 
-    They are so while tokens are expected; `expected` counts down. Else they are transformers' own.
+    They are transformers' own where a row reads more tokens than there is room for.
     """
 
     keys: Tensor
     values: Tensor
-    expected = 0
-    _buffers: tuple[Tensor, Tensor] | None = None
+
+    def __init__(self, room: int) -> None:
+        super().__init__()
+        self._room = room
+        self._buffers: list[Tensor] = []
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
         begin = self.get_seq_length()
-        if key_states.shape[-2] > 1 or not begin or not self.expected:
-            self._buffers = None
+        end = begin + key_states.shape[-2]
+        if end > self._room:
+            self._buffers = []
             return super().update(key_states, value_states, *args, **kwargs)
-        if self._buffers is None or begin == self._buffers[0].shape[-2]:
-            room = min(_ROOM, self.expected)
-            self._buffers = (_with_room(self.keys, room), _with_room(self.values, room))
+        if not begin:
+            self.lazy_initialization(key_states, value_states)
+            self._buffers = [_room_for(new, self._room) for new in (key_states, value_states)]
         for buffer, new in zip(self._buffers, (key_states, value_states), strict=True):
-            buffer[:, :, begin : begin + 1] = new
-        self.keys, self.values = (buffer[:, :, : begin + 1] for buffer in self._buffers)
-        self.expected -= 1
+            buffer[:, :, begin:end] = new
+        self._show(end)
         return self.keys, self.values
 
     def batch_select_indices(self, indices: Tensor) -> None:
-        super().batch_select_indices(indices)
-        self._buffers = None  # which the rows that are left no longer lie in
+        if self._buffers:
+            self._buffers = [buffer[indices] for buffer in self._buffers]
+            self._show(self.get_seq_length())
+        else:
+            super().batch_select_indices(indices)
+
+    def _show(self, tokens: int) -> None:
+        self.keys, self.values = (buffer[:, :, :tokens] for buffer in self._buffers)
 
 
-def _with_room(seen: Tensor, room: int) -> Tensor:
-    rows, heads, tokens, size = seen.shape
-    buffer = seen.new_empty(rows, heads, tokens + room, size)
-    buffer[:, :, :tokens] = seen
-    return buffer
+def _room_for(new: Tensor, room: int) -> Tensor:
+    rows, heads, _, size = new.shape
+    return new.new_empty(rows, heads, room, size)
 
 
 @contextmanager

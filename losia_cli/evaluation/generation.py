@@ -6,11 +6,11 @@ from typing import Any
 
 from torch import Tensor
 
-from losia_cli.evaluation.decoding import expect_tokens
 from losia_cli.evaluation.reading import Past, read
 from losia_cli.evaluation.sampling import Sampling, draw, greedy
 
 _STILL_WORTH_IT = 0.75  # of a batch's rows; with fewer going on, the others' cache is dropped
+_PART = "\N{REPLACEMENT CHARACTER}"  # what some of a character's bytes read as
 
 
 class NotANumber(Exception):
@@ -39,11 +39,18 @@ class Rules:
         """Whether the response of these tokens is over; `decode` keeps special tokens."""
         if tokens[-1] in self.eos:
             return True
-        # A token has at least a character, but for the parts of one and for special tokens.
-        tail = decode(tokens[-(max(map(len, self.stop), default=0) + 8) :])
-        if any(text and text in tail for text in self.stop):
-            return True
+        if self._may_stop(decode(tokens[-1:])):
+            # A token has at least a character, but for the parts of one and for special tokens.
+            tail = decode(tokens[-(max(map(len, self.stop), default=0) + 8) :])
+            if any(text and text in tail for text in self.stop):
+                return True
         return self.settled is not None and self.settled(tokens)
+
+    def _may_stop(self, piece: str) -> bool:
+        """Whether a stop text can end in a token, of which this is read alone."""
+        lasts = {text[-1] for text in self.stop if text}
+        # Alone, a token may lack the space that it begins with, or be part of a character.
+        return not lasts.isdisjoint({*piece, " "}) or _PART in piece or not piece
 
 
 def generate(
@@ -70,7 +77,6 @@ def generate(
     Raises:
         NotANumber: logits are NaN.
     """
-    expect_tokens(past.cache, rules.max_tokens - 1)
     responses: list[list[int]] = [[] for _ in range(past.rows)]
     done = [False] * past.rows
     places = list(range(past.rows))  # which response a row of the past belongs to

@@ -40,8 +40,13 @@ def bos_by_default(tokenizer: Any) -> bool:
 
 def context_length(checkpoint: Checkpoint) -> int | None:
     """The tokens that the model's context holds, as its configuration says."""
-    config = _config(checkpoint.model).get_text_config()
+    config = config_of(checkpoint.model).get_text_config()
     return getattr(config, "max_position_embeddings", None)
+
+
+def attention_of(config: Any) -> str:
+    """How a model of this configuration attends: torch's kernels cap no scores, as Gemma 2 does."""
+    return "eager" if getattr(config.get_text_config(), "attn_logit_softcapping", None) else "sdpa"
 
 
 def load_model(checkpoint: Checkpoint, dtype: str, device: str) -> Any:
@@ -57,7 +62,7 @@ def load_model(checkpoint: Checkpoint, dtype: str, device: str) -> Any:
         model, loading = AutoModelForCausalLM.from_pretrained(
             checkpoint.model,
             dtype=wanted,
-            attn_implementation="sdpa",
+            attn_implementation=attention_of(config_of(checkpoint.model)),
             output_loading_info=True,
         )
     except (OSError, ValueError, RuntimeError, KeyError, SafetensorError) as error:
@@ -70,6 +75,7 @@ def load_model(checkpoint: Checkpoint, dtype: str, device: str) -> Any:
             " more): its scores would be those of random numbers"
         )
     try:
+        model.to(device)
         if checkpoint.adapter is not None:
             from peft import PeftModel
 
@@ -117,7 +123,7 @@ def adapter_misfit(adapter: Path, model: Path) -> str | None:
         UserError: either cannot be read.
     """
     with torch.device("meta"):
-        frame = AutoModelForCausalLM.from_config(_config(model))
+        frame = AutoModelForCausalLM.from_config(config_of(model))
     linears = {name: m for name, m in frame.named_modules() if isinstance(m, nn.Linear)}
     for path in adapter.glob("*.safetensors"):
         try:
@@ -143,10 +149,15 @@ def _misfit(key: str, shape: Sequence[int], linears: Mapping[str, nn.Linear]) ->
 
 
 def _stored(model: Path) -> Any:
-    return getattr(_config(model), "dtype", None)
+    return getattr(config_of(model), "dtype", None)
 
 
-def _config(model: Path) -> Any:
+def config_of(model: Path) -> Any:
+    """The configuration of the model in a folder.
+
+    Raises:
+        UserError: it cannot be read.
+    """
     try:
         return AutoConfig.from_pretrained(model)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

@@ -7,12 +7,10 @@ done, and every batch's responses are kept in the store as they come.
 
 import json
 import math
-import sys
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
-from itertools import takewhile
+from functools import lru_cache, partial
 from typing import Any, Protocol
 
 import torch
@@ -29,13 +27,13 @@ from losia_cli.errors import UserError
 from losia_cli.evaluation import letter
 from losia_cli.evaluation.batches import Limit, cut
 from losia_cli.evaluation.generation import NotANumber, Rules, generate
-from losia_cli.evaluation.reading import Past, read, start
+from losia_cli.evaluation.reading import Past, read, read_prompts
 from losia_cli.evaluation.sampling import Sampling, chances
 from losia_cli.evaluation.store import Store
 from losia_cli.files import sha256_of
 
-WORTH_SHARING = 32  # tokens that all prompts of a batch begin with
-_LIKELIHOOD_ROWS = 16  # whose float32 log-softmax over the vocabulary is held at once
+_LESS = 0.8  # times the tokens of a batch that did not fit: from there on, none is tried
+_LIKELIHOOD_TOKENS = 2048  # whose float32 log-softmax over the vocabulary is held at once
 
 
 class Watcher(Protocol):
@@ -108,7 +106,8 @@ class ResumableLM(HFLM):
         )
         self.identity, self.limit, self.store, self.seed = dict(identity), limit, store, seed
         self.letters, self.watcher = letters, watcher
-        self._tokens_too_many = sys.maxsize  # for a batch: as many did not fit
+        self._too_many: dict[bool, float] = {}  # tokens of a batch, where it generates and not
+        self._piece = lru_cache(maxsize=None)(lambda token: tokenizer.decode([token]))
         self.truncated: dict[str, set[int]] = defaultdict(set)
         self._asked: Sequence[Instance] = ()
         layers = getattr(model.config.get_text_config(), "layer_types", None) or []
@@ -222,12 +221,16 @@ class ResumableLM(HFLM):
         if answers is None:
             rows = sum(len(question.asks) for question in batch)
             size = rows * (max(question.longest for question in batch) + new)
-            too_large = len(batch) > 1 and size >= self._tokens_too_many
+            too_large = len(batch) > 1 and size >= self._too_many.get(new > 0, math.inf)
             try:
                 answers, tokens = (None, 0) if too_large else compute(batch)
-            except torch.OutOfMemoryError:
-                self._tokens_too_many = min(size, self._tokens_too_many)
+            except RuntimeError as error:
+                if not _out_of_memory(error):
+                    raise
             if answers is None:  # out of the handler, which keeps the failed call's tensors alive
+                if not too_large:
+                    self._too_many[new > 0] = _LESS * size
+                    torch.cuda.empty_cache()
                 return self._halved(kind, batch, new, compute)
             self.store.put(key, answers)
             self.watcher.advance(sum(len(question.asks) for question in batch), tokens)
@@ -238,7 +241,6 @@ class ResumableLM(HFLM):
     def _halved(
         self, kind: str, batch: list[Question], new: int, compute: Compute
     ) -> list[list[Answer]]:
-        torch.cuda.empty_cache()
         if len(batch) == 1:
             task, document = self._where(batch[0].asks[0])
             raise UserError(
@@ -276,7 +278,8 @@ class ResumableLM(HFLM):
 
     def _score(self, batch: list[Question]) -> tuple[list[list[Answer]], int]:
         """`[log-likelihood, whether greedy]` of every choice of every question."""
-        past, logits, tokens = self._read([question.prompt for question in batch])
+        further = max(len(choice) for question in batch for choice in question.choices) - 1
+        past, logits, tokens = self._read(batch, further)
         rows = [row for row, question in enumerate(batch) for _ in question.choices]
         choices = [choice for question in batch for choice in question.choices]
         opening = logits[:, -1].float().log_softmax(-1)[rows]
@@ -302,7 +305,7 @@ class ResumableLM(HFLM):
 
     def _respond(self, rules: Rules, batch: list[Question]) -> tuple[list[list[Answer]], int]:
         """`[text]` of every sample of every question."""
-        past, logits, tokens = self._read([question.prompt for question in batch])
+        past, logits, tokens = self._read(batch, rules.max_tokens - 1)
         if rules.sampling is None:
             rows, uniform = list(range(len(batch))), []
         else:
@@ -325,18 +328,9 @@ class ResumableLM(HFLM):
             texts[row] += [[text]] * copies
         return texts, tokens + sum(map(len, found))
 
-    def _read(self, prompts: list[list[int]]) -> tuple[Past, Tensor, int]:
-        """Prompts read, the logits after each, and how many tokens that took."""
-        alike = takewhile(lambda column: len(set(column)) == 1, zip(*prompts, strict=False))
-        shared = min(sum(1 for _ in alike), min(map(len, prompts)) - 1)
-        if not self._shares or len(prompts) == 1 or shared < WORTH_SHARING:
-            shared = 0
-        past = start(self.model, 1 if shared else len(prompts))
-        if shared:
-            read(self.model, past, [prompts[0][:shared]], last=True)
-            past.select([0] * len(prompts))
-        rest = [prompt[shared:] for prompt in prompts]
-        return past, read(self.model, past, rest, last=True), shared + sum(map(len, rest))
+    def _read(self, batch: list[Question], further: int) -> tuple[Past, Tensor, int]:
+        prompts = [question.prompt for question in batch]
+        return read_prompts(self.model, prompts, further, share=self._shares)
 
     def _rules(self, request: Instance) -> Rules:
         settings = normalize_gen_kwargs(request.args[1], self.max_gen_toks)
@@ -368,7 +362,7 @@ class ResumableLM(HFLM):
         return settled
 
     def _decode(self, tokens: Sequence[int]) -> str:
-        return self.tokenizer.decode(tokens)
+        return self._piece(tokens[0]) if len(tokens) == 1 else self.tokenizer.decode(tokens)
 
     def _not_a_number(self, number: int) -> UserError:
         task, document = self._where(number)
@@ -378,17 +372,22 @@ class ResumableLM(HFLM):
         )
 
 
+def _out_of_memory(error: RuntimeError) -> bool:
+    """Whether it says so: torch's allocator, a processor's, CUDA itself, or cuBLAS."""
+    signs = ("out of memory", "can't allocate memory", "ALLOC_FAILED")
+    return isinstance(error, torch.OutOfMemoryError) or any(sign in str(error) for sign in signs)
+
+
 def _likelihoods(logits: Tensor, choices: Sequence[Sequence[int]]) -> list[tuple[float, bool]]:
     """Of each row's tokens under `[rows, longest, vocabulary]`, padded on the right."""
     longest = logits.shape[1]
     padded = [[*choice] + [-1] * (longest - len(choice)) for choice in choices]
     wanted = torch.tensor(padded, device=logits.device)
-    found: list[tuple[float, bool]] = []
-    parts = zip(logits.split(_LIKELIHOOD_ROWS), wanted.split(_LIKELIHOOD_ROWS), strict=True)
-    for some, aim in parts:
-        real = aim >= 0
-        scores = some.float().log_softmax(-1).gather(2, aim.clamp(min=0)[..., None])[..., 0]
-        greedy = ((some.argmax(-1) == aim) | ~real).all(1)
-        # Not a product: what a row reads beyond its end may be anything.
-        found += zip(scores.masked_fill(~real, 0.0).sum(1).tolist(), greedy.tolist(), strict=True)
-    return found
+    scores = torch.zeros(wanted.shape, device=logits.device)
+    greedy = torch.ones_like(wanted, dtype=torch.bool)
+    for place in (wanted >= 0).nonzero().split(_LIKELIHOOD_TOKENS):
+        some, aim = logits[place[:, 0], place[:, 1]], wanted[place[:, 0], place[:, 1]]
+        found = some.float().log_softmax(-1).gather(1, aim[:, None])[:, 0]
+        scores[place[:, 0], place[:, 1]] = found
+        greedy[place[:, 0], place[:, 1]] = some.argmax(-1) == aim
+    return list(zip(scores.sum(1).tolist(), greedy.all(1).tolist(), strict=True))

@@ -20,8 +20,10 @@ from losia_cli.run_folder import versions
 
 _DECIDE = (
     "batches",
+    "decoding",
     "generation",
     "letter",
+    "loading",
     "model",
     "reading",
     "sampling",

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from losia_cli.errors import UserError
 from losia_cli.evaluation import checkpoint, harness, loading, suites
-from losia_cli.evaluation.batches import Limit
+from losia_cli.evaluation.batches import Limit, limit_for
 from losia_cli.evaluation.checkpoint import Checkpoint
 from losia_cli.evaluation.documents import Documents
 from losia_cli.evaluation.judge import judge
@@ -21,7 +21,6 @@ from losia_cli.evaluation.suites import Suite
 from losia_cli.recipes.limit import parse
 
 UNSANDBOXED = "unsandboxed"
-BATCH_TOKENS = {"cpu": 4096, "cuda": 16384}
 
 
 @dataclass(frozen=True)
@@ -77,7 +76,11 @@ def prepare(request: Request, console: Console) -> Setup:
     harness.quieten()
     found = checkpoint.find(request.target, adapter=request.adapter, base=request.base)
     recipe = found.recipe
-    batch = Limit(BATCH_TOKENS[_device()], request.batch)
+    dtype = _first(request.dtype, found.recipe.get("eval_dtype"), "auto")
+    config = loading.config_of(found.model)
+    stored = getattr(config, "dtype", None) or torch.float32
+    computed = stored if dtype == "auto" else getattr(torch, dtype)
+    batch = replace(limit_for(config, computed, _device()), requests=request.batch)
     names = request.suites or recipe.get("eval_suites") or ()
     if not names:
         raise UserError(
@@ -91,7 +94,7 @@ def prepare(request: Request, console: Console) -> Setup:
     data = _first(request.data, recipe.get("eval_data"))
     asked = [_asked(suite, Path(data) if data else None, sandbox) for suite in chosen]
     limit = _limit(_first(request.limit, recipe.get("eval_limit")), asked)
-    settings = _settings(request, found, batch, console)
+    settings = _settings(request, found, dtype, batch, console)
     for suite in chosen:
         _fits(suite, found)
     out = request.out or _default_out(request)
@@ -173,7 +176,7 @@ def _device() -> str:
 
 
 def _settings(
-    request: Request, found: Checkpoint, batch: Limit, console: Console
+    request: Request, found: Checkpoint, dtype: str, batch: Limit, console: Console
 ) -> dict[str, Any]:
     """What silently changes scores, settled, checked and shown."""
     tokenizer = loading.load_tokenizer(found)
@@ -184,7 +187,7 @@ def _settings(
         raise UserError(f"--chat: the tokenizer in {found.tokenizer} has no chat template")
     settings = {
         "backend": request.backend,
-        "dtype": _first(request.dtype, found.recipe.get("eval_dtype"), "auto"),
+        "dtype": dtype,
         "device": _device(),
         "bos": bos,
         "chat_template": request.chat,
@@ -192,7 +195,8 @@ def _settings(
         "fewshot_seed": harness.FEWSHOT_SEED,
     }
     if request.backend == "hf":  # another backend has its own
-        settings |= {"softmax": "float32", "attention": "sdpa", "batch": str(batch)}
+        attention = loading.attention_of(loading.config_of(found.model))
+        settings |= {"softmax": "float32", "attention": attention, "batch": str(batch)}
     shown = "  ".join(f"{key} {value}" for key, value in settings.items())
     console.print(shown, style="dim")
     if found.trained_with_bos is not None and found.trained_with_bos != bos and not request.chat:

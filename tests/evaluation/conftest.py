@@ -56,7 +56,7 @@ def ready(tokenizer, tmp_path):
         given = {
             "identity": {"weights": "tiny"},
             "bos": bos,
-            "limit": Limit(tokens, batch),
+            "limit": Limit(tokens, 4 * tokens, batch),
             "store": Store(tmp_path / "store"),
             "seed": 1,
             "letters": (),

@@ -199,3 +199,57 @@ def test_out_of_memory_halves_the_batch_and_goes_on(ready, monkeypatch):
     for (score, greedy), (wanted, wanted_greedy) in zip(found, expected, strict=True):
         assert score == pytest.approx(wanted, rel=1e-5)
         assert greedy == wanted_greedy
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.AcceleratorError("CUDA error: out of memory", 2),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+    ],
+)
+def test_memory_that_others_find_exhausted_halves_the_batch_too(ready, monkeypatch, error):
+    model = make()
+    plain = model.forward
+
+    def small(*args, **kwargs):
+        if kwargs["input_ids"].shape[0] > 9:
+            raise error
+        return plain(*args, **kwargs)
+
+    monkeypatch.setattr(model, "forward", small)
+    pairs = choices()
+    assert len(ready(model, tokens=10**6).loglikelihood(ask("loglikelihood", pairs))) == len(pairs)
+
+
+def test_an_error_that_is_none_of_memory_is_raised(ready, monkeypatch):
+    model = make()
+
+    def broken(*_, **__):
+        raise RuntimeError("shapes do not match")
+
+    monkeypatch.setattr(model, "forward", broken)
+    with pytest.raises(RuntimeError, match="do not match"):
+        ready(model).loglikelihood(ask("loglikelihood", choices()))
+
+
+def test_what_does_not_fit_when_scored_may_fit_when_it_generates(ready, monkeypatch):
+    """Scoring is limited by the logits of all tokens, generating by their keys and values."""
+    model = make()
+    plain, sizes = model.forward, []
+
+    def small(*args, **kwargs):
+        sizes.append(kwargs["input_ids"].shape[0])
+        if kwargs["logits_to_keep"] == 0 and sizes[-1] > 9:
+            raise torch.OutOfMemoryError("none left")
+        return plain(*args, **kwargs)
+
+    monkeypatch.setattr(model, "forward", small)
+    lm = ready(model, tokens=10**6)
+    lm.loglikelihood(ask("loglikelihood", choices()))
+    sizes.clear()
+    rules = {"until": [], "max_gen_toks": 3, "do_sample": False}
+    prompts = [context for context, _ in choices(count=12, options=1, seed=1)]
+    lm.generate_until(ask("generate_until", [(prompt, rules) for prompt in prompts]))
+    assert max(sizes) == 12

@@ -273,7 +273,7 @@ def rules(tokenizer, tmp_path_factory):
             tokenizer,
             identity={},
             bos=True,
-            limit=Limit(4096),
+            limit=Limit(4096, 16384),
             store=Store(tmp_path_factory.mktemp("store")),
             seed=1,
             letters=letters,
