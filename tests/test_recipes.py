@@ -85,9 +85,18 @@ def test_a_method_sets_aside_what_the_recipe_says_of_another(tmp_path):
 
     lora = written(tmp_path, finetuning_type="lora", use_dora=True, lora_rank=8)
     over_lora = recipes.load(lora, "losia-pro")
-    assert over_lora.dropped.keys() == {"use_dora"}
+    assert over_lora.dropped.keys() == {"use_dora", "lora_rank"}
     assert recipes.faults(over_lora) == []
     assert recipes.load(lora, "dora").dropped == {}
+
+
+def test_keys_of_other_methods_are_set_aside_by_losia(tmp_path):
+    """They would mean nothing, and `lora_target` would seem to choose the linears."""
+    path = written(tmp_path, finetuning_type="lora", lora_target="q_proj", lora_rank=8, seed=3)
+    laid = recipes.load(path, "losia-pro")
+    assert laid.dropped.keys() == {"lora_target", "lora_rank"}
+    assert laid.values["seed"] == 3
+    assert "lora_rank" in recipes.load(path, "dora").values
 
 
 def test_a_typed_losia_key_under_another_method_is_a_fault(tmp_path):
@@ -255,7 +264,8 @@ def test_the_minimal_recipe_has_no_fault():
         ("learning_rate", "nan", "a number, not 'nan'"),
         ("learning_rate", float("nan"), "a finite number"),
         ("learning_rate", 1e400, "a finite number"),
-        ("learning_rate", -1e-4, "at least 0"),
+        ("learning_rate", -1e-4, "above 0"),
+        ("weight_decay", -1, "at least 0"),
         ("per_device_train_batch_size", 0, "at least 1"),
         ("gradient_accumulation_steps", 0, "at least 1"),
         ("num_train_epochs", 0, "above 0"),
@@ -299,13 +309,20 @@ def test_a_wrong_key_or_value_is_one_fault_that_says_what_to_write(key, value, s
     "values",
     [
         {"learning_rate": 1, "num_train_epochs": 3, "warmup_ratio": 0.1, "save_steps": 0.5},
-        {"dataset": ["a", "b"], "lora_target": ["q_proj"], "losia_target": "q_proj,v_proj"},
+        {"dataset": ["a", "b"], "losia_target": "q_proj,v_proj"},
+        {"finetuning_type": "lora", "lora_target": ["q_proj"]},
         {"losia_target": ["q_proj"], "resume_from_checkpoint": True, "report_to": ["none"]},
         {"lr_scheduler_kwargs": '{"min_lr": 1e-6}', "neftune_noise_alpha": 5, "packing": None},
         {"resume_from_checkpoint": None, "eval_strategy": "no", "optim": "adamw_torch"},
         {"bf16": 1, "rope_scaling": "linear", "include_num_input_tokens_seen": "all"},
         {"ddp_timeout": 180000000, "overwrite_output_dir": True, "save_strategy": "best"},
-        {"learning_rate": 0, "max_steps": -1, "adam_beta1": 0.0, "max_grad_norm": 0, "seed": -1},
+        {
+            "learning_rate": 1e-12,
+            "max_steps": -1,
+            "adam_beta1": 0.0,
+            "max_grad_norm": 0,
+            "seed": -1,
+        },
         {"eval_limit": "7"},
         {"num_train_epochs": 0.01, "eval_limit": "10%", "eval_temperature": 0.2, "eval_top_p": 1},
     ],
@@ -331,7 +348,7 @@ NAME_LISTS = [
 def test_lists_are_allowed_where_llamafactory_reads_them_as_names_between_commas(key, tmp_path):
     from llamafactory.hparams import get_train_args
 
-    assert faults_of(**{key: ["a", "b"]}) == []
+    assert faults_of(finetuning_type="full", **{key: ["a", "b"]}) == []
     base = MINIMAL | {"finetuning_type": "full", "output_dir": str(tmp_path), "use_cpu": True}
     listed, comma = (get_train_args(base | {key: names}) for names in (["a", "b"], "a,b"))
     (theirs,) = (getattr(part, key) for part in listed if hasattr(part, key))

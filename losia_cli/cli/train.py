@@ -43,12 +43,13 @@ def train(
     from losia_cli.cli.console import plain
 
     console = plain()
+    from losia_cli.training.command import evaluate_after, look_over, run
+
     resolved = recipes.load(recipe, method, overrides or [])
     if dry_run:
         console.print(recipes.describe(resolved))
-        recipes.check(resolved)
+        look_over(resolved)
         return
-    from losia_cli.training.command import evaluate_after, run
 
     arguments = ["train", str(resolved.path), *(overrides or [])]
     code = run(resolved, arguments + (["--method", method] if method else []), console)

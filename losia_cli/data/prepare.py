@@ -130,10 +130,19 @@ def prepare_missing(values: Mapping[str, Any], console: Console) -> None:
         UserError: as `prepare`.
     """
     folder = Path(dataset_dir(values))
-    for name, _ in looked_up(values):
-        if name in SETS and not registered(name, folder):
-            console.print(f"{name} is not in {folder} yet: preparing it", soft_wrap=True)
-            prepare(Request(SETS[name]), folder, console)
+    for name in unprepared(values):
+        console.print(f"{name} is not in {folder} yet: preparing it", soft_wrap=True)
+        prepare(Request(SETS[name]), folder, console)
+
+
+def unprepared(values: Mapping[str, Any]) -> list[str]:
+    """The paper's sets that a recipe trains on and its dataset_dir does not have.
+
+    Raises:
+        UserError: its dataset_info.json is broken.
+    """
+    folder, names = Path(dataset_dir(values)), (name for name, _ in looked_up(values))
+    return [name for name in names if name in SETS and not registered(name, folder)]
 
 
 def registered(name: str, folder: Path) -> bool:

@@ -1,6 +1,6 @@
 """The training samples as the model will see them: shown, doubted, measured."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby, islice
 from typing import TYPE_CHECKING, Any
@@ -64,6 +64,10 @@ def begins_with_bos(
     return tokenizer.bos_token_id is not None and first == [tokenizer.bos_token_id]
 
 
+def _says_nothing(targets: Sequence[int], tokenizer: "PreTrainedTokenizerBase") -> bool:
+    return bool(targets) and not tokenizer.decode(targets, skip_special_tokens=True).strip()
+
+
 def sample_warnings(
     dataset: Iterable[Mapping[str, Any]],
     tokenizer: "PreTrainedTokenizerBase",
@@ -82,6 +86,8 @@ def sample_warnings(
         if blank := count(lambda sequence: not sequence.targets()):
             why = "their prompts leave no room in cutoff_len"
             yield f"{blank} {some} have no supervised token, and teach nothing: {why}"
+        if empty := count(lambda sequence: _says_nothing(sequence.targets(), tokenizer)):
+            yield f"{empty} {some} have an empty answer, and teach to say nothing"
         if not count(lambda sequence: eos in sequence.targets()):
             stop = f"none {some} has EOS ({tokenizer.eos_token}) as a supervised token"
             yield f"{stop}: the model will not learn to stop; {_without_eos(tokenizer, stage)}"

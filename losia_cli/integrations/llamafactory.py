@@ -132,6 +132,7 @@ def _register_templates() -> None:
                 format_assistant=around(slots=[ours.answer, {"eos_token"}]),
                 format_system=around(slots=[ours.system]),
                 default_system=ours.default_system,
+                replace_jinja_template=True,  # the model's own is not what it learns
             )
 
 
@@ -158,6 +159,7 @@ def _plugged_in(plan: Plan) -> Iterator[None]:
             (loader, "init_adapter", _init_adapter(plan, loader.init_adapter)),
             (loader, "apply_liger_kernel", _apply_liger(plan, loader.apply_liger_kernel)),
             (data, "_get_preprocessed_dataset", _count(plan, data._get_preprocessed_dataset)),
+            (PreTrainedModel, "from_pretrained", _whole(PreTrainedModel.from_pretrained)),
         ]
         for stage, name in _TRAINERS.items():
             trainer = getattr(_module(f"llamafactory.train.{stage}.trainer"), name)
@@ -202,6 +204,25 @@ def _fine_tuning_type(losia: bool) -> Iterator[None]:
     arguments = [ours if kind is plain else kind for kind in parser._TRAIN_ARGS]
     with mock.patch.object(parser, "_TRAIN_ARGS", arguments):
         yield
+
+
+def _whole(original: Any) -> Any:
+    """Transformers' loading, which draws the weights that a checkpoint lacks at random."""
+
+    def from_pretrained(
+        kind: Any, *args: Any, output_loading_info: bool = False, **kwargs: Any
+    ) -> Any:
+        model, info = original.__func__(kind, *args, output_loading_info=True, **kwargs)
+        missing = sorted(info["missing_keys"])
+        if missing:
+            raise UserError(
+                f"the model in {model.name_or_path} lacks weights ({missing[0]} and"
+                f" {len(missing) - 1} more), which would begin as random numbers: is the download,"
+                " or the copy, whole?"
+            )
+        return (model, info) if output_loading_info else model
+
+    return classmethod(from_pretrained)
 
 
 def _init_adapter(plan: Plan, original: Callable[..., nn.Module]) -> Callable[..., nn.Module]:

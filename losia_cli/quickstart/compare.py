@@ -22,6 +22,7 @@ from losia_cli.quickstart import run
 from losia_cli.quickstart.model import prepare_base_model
 
 SUBNET_RATES = (5e-4, 1e-3, 2e-3)
+RANDOM_RATES = (2e-3, 4e-3, 8e-3)  # where random subnets move as far as chosen ones
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ def plan(base: str) -> list[Cell]:
             (5e-4, 1e-3, 3e-3),
             (f"lora_rank={rank}", f"lora_alpha={2 * rank}"),
         ),
-        Method("random subnets", "losia-pro", SUBNET_RATES, random),
+        Method("random subnets", "losia-pro", RANDOM_RATES, random),
         Method("LoSiA", "losia", SUBNET_RATES[1:2]),
         Method("LoSiA-Pro", "losia-pro", SUBNET_RATES),
     )

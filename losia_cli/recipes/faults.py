@@ -9,7 +9,7 @@ from typing import Any, Literal, Union, get_type_hints
 from losia_cli.errors import UserError
 from losia_cli.recipes.needs import packages
 from losia_cli.recipes.ranges import out_of_range
-from losia_cli.recipes.recipe import EVALUATION_KEYS, Recipe
+from losia_cli.recipes.recipe import EVALUATION_KEYS, OTHERS_KEYS, Recipe
 from losia_cli.recipes.values import misfit
 from losia_cli.spelling import did_you_mean
 
@@ -101,6 +101,7 @@ def faults(recipe: Recipe) -> list[str]:
         *_no_suites(recipe),
         *(_refused(recipe) if losia else _out_of_place(recipe)),
         *_unusable(recipe),
+        *_unpackable(recipe),
         *_no_template(recipe),
         *_not_installed(recipe),
     ]
@@ -145,6 +146,14 @@ def _out_of_place(recipe: Recipe) -> Iterator[str]:
             yield f"{_at(recipe, key)}: means nothing to finetuning_type: {method}; {advice}"
 
 
+def _unpackable(recipe: Recipe) -> Iterator[str]:
+    """Packed rows are padded to a multiple of 8, and what they are packed with is not."""
+    values = recipe.values
+    packed, length = values.get("packing") or values.get("neat_packing"), values.get("cutoff_len")
+    if packed and isinstance(length, int) and length % 8:
+        yield f"{_at(recipe, 'cutoff_len')}: must be a multiple of 8 where rows are packed"
+
+
 def _no_suites(recipe: Recipe) -> Iterator[str]:
     """What `losia eval` would refuse after the training, hours later."""
     from losia_cli.evaluation import suites
@@ -167,7 +176,7 @@ def _no_suites(recipe: Recipe) -> Iterator[str]:
 
 
 def _unusable(recipe: Recipe) -> Iterator[str]:
-    """Keys that nobody knows and values that their key cannot hold."""
+    """Keys that nobody knows, or LoSiA does not read, and values that their key cannot hold."""
     try:
         known = _known_keys()
     except ImportError as error:
@@ -182,6 +191,9 @@ def _unusable(recipe: Recipe) -> Iterator[str]:
             alike = ours if key.startswith("losia_") else known
             advice = did_you_mean(key, alike) or "; remove it"
             yield f"{_at(recipe, key)}: there is no such key{advice}"
+        elif losia and key.startswith(OTHERS_KEYS) and key not in _REFUSED:
+            advice = "losia_target is its like" if key == "lora_target" else "remove it"
+            yield f"{_at(recipe, key)}: means nothing to finetuning_type: losia; {advice}"
         elif problem := misfit(key, value, known[key]) or out_of_range(key, value):
             yield f"{_at(recipe, key)}: {problem}"
 

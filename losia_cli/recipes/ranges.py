@@ -18,7 +18,6 @@ _AT_LEAST_1 = (
     "eval_limit",
 )
 _AT_LEAST_0 = (
-    "learning_rate",
     "weight_decay",
     "max_grad_norm",
     "warmup_steps",
@@ -29,14 +28,14 @@ _AT_LEAST_0 = (
     "eval_steps",
     "dataloader_num_workers",
 )
+_ABOVE_0 = ("learning_rate", "num_train_epochs", "eval_temperature")
 _BELOW_1 = ("adam_beta1", "adam_beta2", "lora_dropout", "label_smoothing_factor")
 # Key -> the lowest value, the highest, and how the range is said.
 _RANGES = {
     **dict.fromkeys(_AT_LEAST_1, (1, math.inf, "at least 1")),
     **dict.fromkeys(_AT_LEAST_0, (0, math.inf, "at least 0")),
     **dict.fromkeys(_BELOW_1, (0, math.nextafter(1, 0), "at least 0 and below 1")),
-    "num_train_epochs": (math.nextafter(0, 1), math.inf, "above 0"),
-    "eval_temperature": (math.nextafter(0, 1), math.inf, "above 0"),
+    **dict.fromkeys(_ABOVE_0, (math.nextafter(0, 1), math.inf, "above 0")),
     "eval_top_p": (math.nextafter(0, 1), 1, "above 0 and at most 1"),
 }
 

@@ -31,6 +31,21 @@ METHOD_SWITCHES = (
     "use_llama_pro",
 )
 
+# What the keys of LLaMA-Factory's own methods begin with: none of them means anything to LoSiA.
+OTHERS_KEYS = (
+    "lora_",
+    "loraplus_",
+    "pissa_",
+    "oft_",
+    "freeze_trainable_",
+    "freeze_extra_",
+    "galore_",
+    "apollo_",
+    "badam_",
+    "additional_target",
+    "create_new_adapter",
+)
+
 # Keys that name models and adapters, several of them with commas between.
 MODELS = (
     "model_name_or_path",
@@ -200,6 +215,8 @@ def _set_aside(given: dict[str, Any], overlay: dict[str, Any], method: str) -> d
             dropped[key] = f"means nothing to --method {method}"
         elif key in METHOD_SWITCHES and value and key not in overlay:
             dropped[key] = f"chooses another method than --method {method}"
+        elif key.startswith(OTHERS_KEYS) and overlay["finetuning_type"] == "losia":
+            dropped[key] = f"means nothing to --method {method}"
     return dropped
 
 

@@ -2,19 +2,22 @@
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
 from losia_cli import recipes
 from losia_cli.data.check import dataset_faults
-from losia_cli.data.prepare import prepare_missing
+from losia_cli.data.info import names_in
+from losia_cli.data.prepare import prepare_missing, unprepared
 from losia_cli.errors import UserError
 from losia_cli.processes import EXIT_INTERRUPTED
 from losia_cli.recipes import Recipe
 from losia_cli.training import checkpoints, launch
 from losia_cli.training.guards import Interrupted
-from losia_cli.training.model import check_model, settings_of
+from losia_cli.training.model import check_model, is_local, settings_of
 from losia_cli.training.output import finished, settle_output
 from losia_cli.training.run import train
 
@@ -33,7 +36,8 @@ def run(recipe: Recipe, arguments: list[str], console: Console) -> int:
         UserError: the recipe, its data, model or folder cannot work.
     """
     if launch.first_process():
-        _check(recipe, console)
+        look_over(recipe)
+        _fetch(recipe, console)
         resume = settle_output(
             recipe, lambda what: console.print(f"warning: {what}", style="yellow")
         )
@@ -73,13 +77,62 @@ def evaluate_after(recipe: Recipe, console: Console) -> None:
     os.execv(sys.executable, [sys.executable, "-m", "losia_cli", "eval", output])
 
 
-def _check(recipe: Recipe, console: Console) -> None:
+def look_over(recipe: Recipe) -> None:
+    """Check all that is here: keys, data, model and folder; write and download nothing.
+
+    Raises:
+        UserError: every fault, one in a line; where keys are wrong, theirs alone.
+    """
     recipes.check(recipe)
-    documents = recipe.values.get("eval_suites") and recipe.values.get("eval_data")
-    if documents and not Path(documents).is_dir():
-        raise UserError(f"eval_data: there is no folder {documents}")
-    prepare_missing(recipe.values, console)
-    faults = dataset_faults(recipe.values)
-    if faults:
-        raise UserError("\n  ".join(["the data cannot be used:", *faults]))
-    check_model(recipe.values, settings_of(recipe))
+    found = [fault for find in (_data, _documents, _model, _folder) for fault in find(recipe)]
+    if found:
+        count = f"{len(found)} faults in what {recipe.path.name} names:"
+        raise UserError("\n  ".join([count, *found]) if len(found) > 1 else found[0])
+
+
+def _data(recipe: Recipe) -> list[str]:
+    """Of the sets that are there."""
+    values = dict(recipe.values)
+    try:
+        missing = unprepared(values)
+    except UserError as error:
+        return [str(error)]
+    for key in ("dataset", "eval_dataset"):
+        values[key] = [name for name in names_in(values.get(key)) if name not in missing]
+    return dataset_faults(values)
+
+
+def _documents(recipe: Recipe) -> list[str]:
+    folder = recipe.values.get("eval_suites") and recipe.values.get("eval_data")
+    lost = folder and not Path(folder).is_dir()
+    return [f"eval_data: there is no folder {folder}"] if lost else []
+
+
+def _model(recipe: Recipe) -> list[str]:
+    """Of one in a folder; the hub is not asked."""
+    if not is_local(recipe.values["model_name_or_path"]):
+        return []
+    return _said(lambda: check_model(recipe.values, settings_of(recipe)))
+
+
+def _folder(recipe: Recipe) -> list[str]:
+    return _said(lambda: settle_output(recipe, lambda _: None))
+
+
+def _said(check: Callable[[], Any]) -> list[str]:
+    try:
+        check()
+    except UserError as error:
+        return [str(error)]
+    return []
+
+
+def _fetch(recipe: Recipe, console: Console) -> None:
+    """Have what is not here, and check that too."""
+    values = recipe.values
+    if unprepared(values):
+        prepare_missing(values, console)
+        if faults := dataset_faults(values):
+            raise UserError("\n  ".join(["the data cannot be used:", *faults]))
+    if not is_local(values["model_name_or_path"]):
+        check_model(values, settings_of(recipe))

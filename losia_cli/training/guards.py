@@ -1,4 +1,4 @@
-"""What watches a run: gradients that are not finite, and a wish to stop."""
+"""What watches a run: gradients that are not finite, or none at all, and a wish to stop."""
 
 import signal
 from types import FrameType
@@ -12,7 +12,7 @@ from losia_cli.errors import UserError
 
 
 class FiniteGradients(TrainerCallback):
-    """Stops the run before a gradient that is not finite touches a weight."""
+    """Stops a run before a gradient that is not finite touches a weight, or where none arrives."""
 
     def on_pre_optimizer_step(
         self,
@@ -27,6 +27,11 @@ class FiniteGradients(TrainerCallback):
         if args.fp16 or not named:  # a loss scaler skips such a step; a per-layer optimizer is done
             return
         norms = torch.stack(torch._foreach_norm([gradient for _, gradient in named]))
+        if state.global_step == 0 and not norms.any():
+            raise UserError(
+                "no gradient arrives at anything that trains: the loss does not depend on it, or is"
+                " of no token (look at the first sample, and at what is supervised in it)"
+            )
         if not torch.isfinite(norms).all():
             broken = (~torch.isfinite(norms)).nonzero()
             # clipping, which came before, spreads one over all

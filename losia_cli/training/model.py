@@ -48,10 +48,14 @@ def check_model(values: dict[str, Any], config: LoSiAConfig | None) -> None:
         ) from error
 
 
+def is_local(name: str) -> bool:
+    """Whether a model's name is a folder's, there or not, and none of the hub's."""
+    return Path(name).is_dir() or name.startswith((".", "/", "~")) or name.count("/") > 1
+
+
 def _configuration(name: str, values: dict[str, Any]) -> Any:
     folder = Path(name)
-    looks_local = name.startswith((".", "/", "~")) or name.count("/") > 1
-    if not folder.is_dir() and looks_local:
+    if not folder.is_dir() and is_local(name):
         raise UserError(f"model_name_or_path: there is no folder {name}")
     if folder.is_dir() and not (folder / "config.json").is_file():
         raise UserError(f"model_name_or_path: the folder {name} holds no model (no config.json)")

@@ -1,21 +1,29 @@
 """A run's output folder before it begins: free, to be gone on with, or finished already."""
 
 import json
+import math
 import shutil
+import sys
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_utils import SaveStrategy
+
 from losia_cli.errors import UserError
+from losia_cli.files import free_disk
 from losia_cli.integrations import llamafactory
 from losia_cli.recipes import Recipe
 from losia_cli.recipes.recipe import MODELS
 from losia_cli.run_folder import PREFIX, RECORD, holds_model
 from losia_cli.training import checkpoints
+from losia_cli.training.trainer import saved_bytes
 
 
 def settle_output(recipe: Recipe, warn: Callable[[str], None]) -> Path | None:
-    """Which checkpoint to resume from; None for a new run, whose folder is then free.
+    """Which checkpoint to resume from; None for a new run. Nothing is touched.
 
     Raises:
         UserError: the folder holds another run, or the checkpoint is missing or damaged.
@@ -25,7 +33,7 @@ def settle_output(recipe: Recipe, warn: Callable[[str], None]) -> Path | None:
     if recipe.values.get("resume_from_checkpoint") and why is not None:
         raise UserError(f"resume_from_checkpoint: {why}; start anew")
     checkpoint = checkpoints.asked(recipe.values, warn)
-    own = checkpoint is not None and checkpoint.absolute().parent.resolve() == output.resolve()
+    own = _own(checkpoint, output)
     if checkpoint is not None and recipe.values.get("pissa_convert"):
         _expect_first_pissa(checkpoint, output if own else None)
     if own:
@@ -40,8 +48,98 @@ def settle_output(recipe: Recipe, warn: Callable[[str], None]) -> Path | None:
             f"the output folder {output} is not empty: choose another output_dir, go on with its "
             "run by resume_from_checkpoint=true, or replace it by overwrite_output_dir=true"
         )
-    _clear(output, [*_models(recipe.values), *([checkpoint.resolve()] if checkpoint else [])])
+    needed = [*_models(recipe.values), *([checkpoint.resolve()] if checkpoint else [])]
+    left = left_behind(recipe.values, checkpoint)
+    for model in needed:
+        if any(model.is_relative_to(path.resolve()) for path in left):
+            raise UserError(
+                f"overwrite_output_dir would remove {model}, which the run needs: choose another"
+                " output_dir"
+            )
     return checkpoint
+
+
+def left_behind(values: Mapping[str, Any], checkpoint: Path | None) -> list[Path]:
+    """What an earlier run left that the new one, which is to overwrite it, would not replace.
+
+    Args:
+        values: of the new run's recipe.
+        checkpoint: which it goes on from, if it does.
+    """
+    output = Path(values["output_dir"])
+    overwrites = values.get("do_train") and values.get("overwrite_output_dir")
+    if not overwrites or _own(checkpoint, output):
+        return []
+    # an adapter's model card makes the Trainer take the next model for an adapter
+    of_adapters = ("adapter_*", "README.md", *(() if values.get("pissa_init") else ("pissa_*",)))
+    patterns = (f"{PREFIX}*", "eval", "eval-base", RECORD)
+    if output.resolve() not in _models(values):
+        patterns += of_adapters
+    return [path for pattern in patterns for path in output.glob(pattern)]
+
+
+class ExpectSpace(TrainerCallback):
+    """Refuses a run whose model and checkpoints the disk can surely not take.
+
+    Args:
+        output: the run's folder.
+        overwritten: files and folders that will be gone by then.
+    """
+
+    def __init__(self, output: Path, overwritten: Collection[Path]) -> None:
+        self._output, self._overwritten = output, overwritten
+
+    def on_train_begin(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        model: nn.Module,
+        **_: Any,
+    ) -> None:
+        """Raise a `UserError` if there is too little space."""
+        saved = saved_bytes(model)
+        count = self._checkpoints(args, state)
+        files = (file for path in self._overwritten for file in (path, *path.rglob("*")))
+        freed = sum(file.stat().st_size for file in files if file.is_file())
+        needed = ((1 + count) * saved - freed) / 1e9  # optimizers differ too much to be counted
+        place, free = free_disk(self._output)
+        if state.is_world_process_zero and free < needed:
+            raise UserError(
+                f"{place} has {free:.3g} GB free, and the model and {count} checkpoints take at"
+                f" least {needed:.3g}: free some space, keep fewer checkpoints (save_total_limit,"
+                " save_steps), or choose another output_dir"
+            )
+
+    def _checkpoints(self, args: TrainingArguments, state: TrainerState) -> int:
+        """How many more there will be at a time, with one that is being written."""
+        left = {
+            SaveStrategy.STEPS: (state.max_steps - state.global_step) / max(1, state.save_steps),
+            SaveStrategy.EPOCH: state.num_train_epochs - (state.epoch or 0),
+        }.get(args.save_strategy, 0)
+        there = len(list(self._output.glob(f"{PREFIX}*"))) if state.global_step else 0
+        limit = (args.save_total_limit or sys.maxsize) + 1 - there
+        return min(math.ceil(left), max(1, limit))
+
+
+class Overwriting(TrainerCallback):
+    """Removes what an earlier run left once a step is taken: until then, much can still go wrong.
+
+    Args:
+        paths: files and folders.
+    """
+
+    def __init__(self, paths: Collection[Path]) -> None:
+        self._paths = paths
+
+    def on_step_end(self, _: TrainingArguments, state: TrainerState, *__: Any, **___: Any) -> None:
+        """Remove them, on the first rank."""
+        for path in self._paths if state.is_world_process_zero else ():
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+        self._paths = ()
 
 
 def finished(checkpoint: Path, values: Mapping[str, Any]) -> bool:
@@ -72,27 +170,8 @@ def _expect_first_pissa(checkpoint: Path, output: Path | None) -> None:
         )
 
 
-def _clear(output: Path, needed: Collection[Path]) -> None:
-    """Remove what an earlier run left that the new one, which needs some models, would not replace.
-
-    Raises:
-        UserError: one of those models would go.
-    """
-    # an adapter's model card makes the Trainer take the next model for an adapter
-    of_adapters = () if output.resolve() in needed else ("adapter_*", "pissa_*", "README.md")
-    patterns = (f"{PREFIX}*", "eval", "eval-base", RECORD, *of_adapters)
-    left = [path for pattern in patterns for path in output.glob(pattern)]
-    for model in needed:
-        if any(model.is_relative_to(path.resolve()) for path in left):
-            raise UserError(
-                f"overwrite_output_dir would remove {model}, which the run needs: choose another"
-                " output_dir"
-            )
-    for path in left:
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
+def _own(checkpoint: Path | None, output: Path) -> bool:
+    return checkpoint is not None and checkpoint.absolute().parent.resolve() == output.resolve()
 
 
 def _models(values: Mapping[str, Any]) -> list[Path]:

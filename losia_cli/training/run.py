@@ -18,12 +18,13 @@ from losia_cli.integrations import llamafactory
 from losia_cli.integrations.callback import LoSiACallback
 from losia_cli.method import LoSiAController, LoSiAError, Selection
 from losia_cli.recipes import Recipe
-from losia_cli.run_folder import versions, write_record
+from losia_cli.run_folder import PREFIX, versions, write_record
 from losia_cli.training import checkpoints
 from losia_cli.training.fingerprint import fingerprint
 from losia_cli.training.guards import FiniteGradients, StopOnInterrupt
 from losia_cli.training.kept import KeptForBackward
 from losia_cli.training.model import settings_of
+from losia_cli.training.output import ExpectSpace, Overwriting, left_behind
 from losia_cli.training.progress import RunProgress, peak_memory
 from losia_cli.training.proof import verify_saved
 from losia_cli.training.trainer import (
@@ -74,16 +75,28 @@ def _plainly(error: Exception, run: "_Run") -> str | None:
             "processing: are its prompts and responses empty, or longer than cutoff_len?"
         )
     if _unwritten(error, run.output):
-        return (
-            f"could not write into {run.output} ({first_line(error)}): free some space and resume "
-            "with resume_from_checkpoint=true"
-        )
+        why = f"could not write into {run.output} ({first_line(error)})"
+        return f"{why}: free some space and {_go_on(run)}"
     if not run.progress.begun:
         return (
             f"the training could not begin ({type(error).__name__}: {first_line(error)}): change"
             f" what the recipe says of it; {TRACEBACK}=1 in the environment shows where it arose"
         )
+    if isinstance(error, torch.OutOfMemoryError):
+        step = run.trainer.state.global_step + 1
+        return (
+            f"memory ran out at step {step} ({first_line(error)}): lower cutoff_len, or"
+            " per_device_train_batch_size while gradient_accumulation_steps rises; then"
+            f" {_go_on(run)}"
+        )
     return None
+
+
+def _go_on(run: "_Run") -> str:
+    """What can be done after a run has died."""
+    if any(run.output.glob(f"{PREFIX}*/{checkpoints.MANIFEST}")):
+        return "go on with resume_from_checkpoint=true"
+    return "start again: no checkpoint was saved (save_steps)"
 
 
 def _unwritten(error: Exception, output: Path) -> bool:
@@ -136,11 +149,20 @@ class _Run:
         if self.resume is not None:
             checkpoints.refuse_other_plan(self.resume, plan)
             llamafactory.keep_first_pissa(trainer)
+        overwritten = left_behind(self.recipe.values, self.resume)
         if trainer.is_world_process_zero():
             self._show(trainer, controller)
         for callback in (PrinterCallback, ProgressCallback):
             trainer.remove_callback(callback)
-        for callback in (FiniteGradients(), self.interrupts, self.progress, self.kept):
+        watchers = (
+            ExpectSpace(self.output, overwritten),
+            FiniteGradients(),
+            Overwriting(overwritten),
+            self.interrupts,
+            self.progress,
+            self.kept,
+        )
+        for callback in watchers:
             trainer.add_callback(callback)
         if controller is not None:
             trainer.add_callback(LoSiACallback(controller, loss_of(trainer)))
@@ -170,6 +192,9 @@ class _Run:
                 show(preview.dropped(*self.plan.rows[0]), style="dim")
             for warning in preview.sample_warnings(data, tokenizer, stage):
                 show(f"warning: {warning}", style="yellow")
+        if values.get("packing") and not values.get("neat_packing"):
+            what = "samples in one row see each other; neat_packing: true keeps them apart"
+            show(f"warning: {what}", style="yellow")
         trainable, total = _parameters(trainer)
         share = 100 * trainable / total
         show(f"trainable parameters: {trainable:,} of {total:,} ({share:.2f} %)")

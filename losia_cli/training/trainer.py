@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import Trainer
 from transformers.trainer_utils import rotate_checkpoints
 
@@ -89,7 +89,14 @@ def save_safely(trainer: Trainer, output: Path, plan: dict[str, Any]) -> None:
 
 def _checkpoint_bytes(trainer: Trainer) -> int:
     """About what a checkpoint takes: the saved weights, and three copies of what trains."""
-    sizes = [(p.numel() * p.element_size(), p.requires_grad) for p in trainer.model.parameters()]
-    trainable = sum(size for size, trains in sizes if trains)
-    adapter = hasattr(trainer.model, "peft_config")
-    return (trainable if adapter else sum(size for size, _ in sizes)) + 3 * trainable
+    return saved_bytes(trainer.model) + 3 * _bytes(trainer.model, trainable=True)
+
+
+def saved_bytes(model: nn.Module) -> int:
+    """What the weights take when they are saved: an adapter's alone, or all."""
+    return _bytes(model, trainable=hasattr(model, "peft_config"))
+
+
+def _bytes(model: nn.Module, trainable: bool) -> int:
+    counted = (p for p in model.parameters() if p.requires_grad or not trainable)
+    return sum(p.numel() * p.element_size() for p in counted)

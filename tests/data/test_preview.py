@@ -137,6 +137,16 @@ def test_sound_samples_are_not_warned_about(
     assert sample_warnings(samples, tokenizer, "sft") == []
 
 
+@pytest.mark.parametrize("answer", ["", "  \n"])
+def test_an_empty_answer_teaches_to_say_nothing(
+    tmp_path: Path, tokenizer: PreTrainedTokenizerBase, answer: str
+) -> None:
+    rows = [ROWS[0], ROWS[0] | {"output": answer}]
+    samples = process(write(tmp_path, rows), tokenizer, template="default")
+    (warning,) = sample_warnings(samples, tokenizer, "sft")
+    assert warning == "1 of the first 2 samples have an empty answer, and teach to say nothing"
+
+
 def test_a_template_without_eos_is_warned_about(tmp_path: Path) -> None:
     tokenizer = byte_tokenizer()
     samples = process(write(tmp_path, ROWS), tokenizer, template="empty")

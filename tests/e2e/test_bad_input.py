@@ -1,12 +1,17 @@
 """Every mistake: one clear sentence, exit code 2, no traceback, nothing written."""
 
 import json
+import shutil
 
 import pytest
+import torch
+from safetensors.torch import save_file
+from transformers import Trainer
 
 from losia_cli import recipes
 from losia_cli.errors import UserError
-from tests.e2e.conftest import losia, make_model
+from losia_cli.training import output
+from tests.e2e.conftest import final_weights, losia, make_model
 
 
 @pytest.fixture
@@ -73,7 +78,12 @@ def test_models_that_cannot_work(refusal, tmp_path):
         ({"dataset": "summs"}, "sums"),
         ({"template": "lama2"}, "did you mean llama2?"),
         ({"streaming": True}, "dataloader_num_workers: 1"),
-        ({"learning_rate": -1}, "at least 0"),
+        ({"learning_rate": -1}, "above 0"),
+        ({"learning_rate": 0}, "above 0"),
+        ({"lora_target": "q_proj"}, "means nothing to finetuning_type: losia; losia_target is"),
+        ({"additional_target": "embed_tokens"}, "means nothing to finetuning_type: losia"),
+        ({"freeze_trainable_layers": 2}, "means nothing to finetuning_type: losia"),
+        ({"packing": True, "cutoff_len": 62}, "multiple of 8"),
         ({"losia_target": "q_proj,v_porj"}, "v_porj matches no linear"),
         ({"eval_suites": ["arc-e"], "eval_data": "/nowhere"}, "there is no folder /nowhere"),
         ({"resume_from_checkpoint": True}, "holds no complete checkpoint"),
@@ -106,6 +116,21 @@ def test_what_fails_before_the_first_step_is_one_sentence(train, tmp_path, chang
     assert not list((tmp_path / "out").glob("*"))
 
 
+@pytest.mark.parametrize("method", [None, "lora", "full"])
+def test_a_base_that_lacks_a_weight_is_not_trained_on_random_numbers(
+    train, tmp_path, model, method
+):
+    shutil.copytree(model, tmp_path / "base")
+    weights = final_weights(model)
+    lost = "model.layers.1.mlp.up_proj.weight"
+    del weights[lost]
+    save_file(weights, tmp_path / "base/model.safetensors", {"format": "pt"})
+    changes = {"losia_rank_factor": None, "losia_period": None} if method else {}
+    with pytest.raises(UserError, match=rf"lacks weights \({lost} and 0 more\)"):
+        train(method=method, model_name_or_path=str(tmp_path / "base"), **changes)
+    assert not list((tmp_path / "out").glob("*"))
+
+
 def test_what_fails_after_it_is_none(train, monkeypatch):
     """A mistake of ours must not look like the user's."""
     from losia_cli.method import LoSiAController
@@ -113,6 +138,61 @@ def test_what_fails_after_it_is_none(train, monkeypatch):
     monkeypatch.setattr(LoSiAController, "_after_step", lambda *_, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         train()
+
+
+def test_memory_that_runs_out_while_training_is_a_sentence(train, monkeypatch, tmp_path):
+    plain = Trainer.training_step
+
+    def step(trainer, *args, **kwargs):
+        if trainer.state.global_step == 4:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB\nand more")
+        return plain(trainer, *args, **kwargs)
+
+    monkeypatch.setattr(Trainer, "training_step", step)
+    for changes, advice in (
+        ({}, r"start again: no checkpoint was saved"),
+        ({"save_steps": 3}, "go on with resume_from_checkpoint=true"),
+    ):
+        with pytest.raises(UserError, match=rf"at step 5 \(CUDA .*2 GiB\): .*{advice}"):
+            train("saved" if changes else "unsaved", **changes)
+    monkeypatch.undo()
+    train("saved", save_steps=3, resume_from_checkpoint=True)
+
+
+def test_a_disk_too_small_is_found_before_the_first_step(train, monkeypatch, tmp_path):
+    train(save_steps=3)
+    kept = sorted((tmp_path / "out").rglob("*.safetensors"))
+    weights = (tmp_path / "out/model.safetensors").stat().st_size
+    for copies, limit, fits in ((3.9, None, False), (4.2, None, True), (3.2, 1, True)):
+        space = copies * weights / 1e9
+        monkeypatch.setattr(output, "free_disk", lambda path, space=space: (path, space))
+        changes = {"save_steps": 3, "save_total_limit": limit}
+        if fits:
+            train(f"of {copies}", **changes)
+        else:
+            with pytest.raises(UserError, match="and the model and 3 checkpoints take at least"):
+                train(f"of {copies}", **changes)
+    monkeypatch.setattr(output, "free_disk", lambda path: (path, 0.0))
+    with pytest.raises(UserError, match="0 GB free"):
+        train(overwrite_output_dir=True, save_steps=1)
+    assert sorted((tmp_path / "out").rglob("*.safetensors")) == kept
+
+
+def test_a_loss_of_no_token_is_told_at_the_first_step(train, monkeypatch):
+    """Nothing would move, and the loss would look like one."""
+    plain = Trainer.training_step
+
+    def step(trainer, model, *args, **kwargs):
+        loss = plain(trainer, model, *args, **kwargs)
+        for parameter in model.parameters():
+            if parameter.grad is not None:
+                parameter.grad.zero_()
+        return loss
+
+    monkeypatch.setattr(Trainer, "training_step", step)
+    full = {"losia_rank_factor": None, "losia_period": None}
+    with pytest.raises(UserError, match="no gradient arrives at anything that trains"):
+        train(method="full", **full)
 
 
 def test_an_output_folder_that_is_a_file(train, tmp_path):
@@ -164,6 +244,22 @@ def test_the_command_exits_with_2_and_no_traceback(recipe, tmp_path):
         assert says in result.stderr
         assert "Traceback" not in result.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_all_that_is_here_is_looked_at_before_anything_is_done(recipe, tmp_path):
+    """By a dry run as well: data, model and folder, all at once, and nothing is touched."""
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/thesis.tex").write_text("the only copy")
+    path = recipe(dataset="nope", model_name_or_path=str(tmp_path / "nomodel"))
+    for option in (["--dry-run"], []):
+        result = losia("train", path, *option)
+        assert result.returncode == 2
+        assert "3 faults in what" in result.stderr
+        assert all(part in result.stderr for part in ("nope", "nomodel", "is not empty"))
+        assert [p.name for p in (tmp_path / "out").iterdir()] == ["thesis.tex"]
+    one = losia("train", recipe(losia_rank_factor=0.001, output_dir="elsewhere"), "--dry-run")
+    assert one.returncode == 2
+    assert "fault" not in one.stderr
 
 
 def test_dry_run_trains_nothing(recipe, tmp_path):

@@ -1,9 +1,11 @@
 """A prepared set of the paper, trained on; and one that was edited, refused."""
 
 import json
+import shutil
 
 import pytest
 from rich.console import Console
+from transformers import AutoTokenizer
 
 from losia_cli import recipes
 from losia_cli.data.prepare import Request, prepare
@@ -34,6 +36,20 @@ def test_a_prepared_set_is_trained_on_in_the_papers_prompt(path, tmp_path):
     record = json.loads((tmp_path / "out/losia_run.json").read_text())
     assert record["steps"] == 3
     assert record["begins_with_bos"]
+
+
+def test_what_is_saved_asks_as_it_was_taught(path, tmp_path, model):
+    """Also where the model has a chat template of its own."""
+    base = tmp_path / "chats"
+    shutil.copytree(model, base)
+    (base / "chat_template.jinja").write_text("{% for m in messages %}<|{{ m.role }}|>{% endfor %}")
+    changes = [f"model_name_or_path={json.dumps(str(base))}"]
+    assert run(recipes.load(path, None, changes), [], Console(quiet=True)) == 0
+    saved = AutoTokenizer.from_pretrained(tmp_path / "out")
+    asked = saved.apply_chat_template(
+        [{"role": "user", "content": "Why?"}], tokenize=False, add_generation_prompt=True
+    )
+    assert asked == "<s>[INST][/INST] Question: Why?\n"
 
 
 def test_an_edited_set_is_not_trained_on(path, tmp_path):

@@ -14,7 +14,7 @@ from losia_cli.integrations import llamafactory
 from losia_cli.method import LoSiAConfig, attach
 from losia_cli.training import checkpoints, launch
 from losia_cli.training.checkpoints import newest
-from losia_cli.training.output import finished, settle_output
+from losia_cli.training.output import finished, left_behind, settle_output
 from tests.e2e.conftest import final_weights, losia
 
 STAGES = {
@@ -151,7 +151,7 @@ def test_a_checkpoint_may_lie_elsewhere(train, recipe, tmp_path):
     link.symlink_to(elsewhere)
     again = recipes.load(recipe(resume_from_checkpoint=str(link)))
     assert settle_output(again, print) == link
-    settle_output(recipes.load(recipe(overwrite_output_dir=True)), print)
+    train(overwrite_output_dir=True, max_steps=1)
     assert not link.is_symlink()
     assert elsewhere.is_dir()
 
@@ -443,16 +443,32 @@ def test_an_earlier_runs_adapter_does_not_stay_over_new_weights(recipe, train, t
 
 def test_a_folder_that_is_also_the_start_keeps_what_it_holds(recipe, tmp_path):
     from losia_cli import recipes
-    from losia_cli.training.output import settle_output
 
     out = tmp_path / "out"
     out.mkdir()
     (out / "adapter_config.json").write_text("{}")
     path = recipe(overwrite_output_dir=True)
-    settle_output(recipes.load(path, "lora", [f"adapter_name_or_path={out}/"]), print)
-    assert (out / "adapter_config.json").is_file()
-    settle_output(recipes.load(path, "lora"), print)
-    assert not (out / "adapter_config.json").exists()
+    starting = recipes.load(path, "lora", [f"adapter_name_or_path={out}/"])
+    assert left_behind(starting.values, None) == []
+    assert left_behind(recipes.load(path, "lora").values, None) == [out / "adapter_config.json"]
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"eval_strategy": "steps", "eval_steps": 1},  # of no evaluation set
+        {"lr_scheduler_type": "cosine_with_min_lr"},  # without its lowest rate
+    ],
+)
+def test_an_earlier_run_outlives_one_that_cannot_begin(recipe, train, tmp_path, fault):
+    train(save_steps=5)
+    kept = {path: path.stat().st_ino for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    with pytest.raises(UserError):
+        train(overwrite_output_dir=True, **fault)
+    left = {path: path.stat().st_ino for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    log = tmp_path / "out/trainer_log.jsonl"  # which LLaMA-Factory removes when it loads
+    assert kept.keys() - left.keys() <= {log}
+    assert all(left[path] == inode for path, inode in kept.items() if path != log)
 
 
 @pytest.mark.parametrize("losia", [True, False])
@@ -467,14 +483,13 @@ def test_evaluating_alone_trains_nothing_and_ends_well(train, tmp_path, losia):
 
 def test_evaluating_alone_removes_nothing(recipe, tmp_path):
     from losia_cli import recipes
-    from losia_cli.training.output import settle_output
 
     kept = tmp_path / "out/checkpoint-1/model.safetensors"
     kept.parent.mkdir(parents=True)
     kept.touch()
-    path = recipe(do_train=False, do_eval=True, overwrite_output_dir=True)
-    assert settle_output(recipes.load(path), print) is None
-    assert kept.exists()
+    evaluating = recipes.load(recipe(do_train=False, do_eval=True, overwrite_output_dir=True))
+    assert settle_output(evaluating, print) is None
+    assert left_behind(evaluating.values, None) == []
 
 
 def test_evaluating_alone_keeps_the_training_s_log(train, tmp_path):
