@@ -1,8 +1,10 @@
 """The `losia` command: each module here is one command and only parses, calls and prints."""
 
+import logging
 import os
 import sys
 import traceback
+import warnings
 
 import typer
 
@@ -39,6 +41,8 @@ def _quieten_libraries() -> None:
     """Warnings only, unless the user's environment asks for more; no bars where none can show."""
     os.environ.setdefault("LLAMAFACTORY_VERBOSITY", "WARN")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # asks for a kernel nobody needs
+    warnings.filterwarnings("ignore", message="pkg_resources is deprecated", module="jieba")
     if not sys.stderr.isatty():
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
         os.environ.setdefault("TQDM_DISABLE", "1")

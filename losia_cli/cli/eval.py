@@ -1,14 +1,16 @@
 """`losia eval`: score a model on the paper's columns."""
 
 import json
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from losia_cli.cli.app import app
 from losia_cli.errors import UserError
+from losia_cli.run_folder import RECORD
 
 ALLOW_CODE = "--allow-code"
 _CODE = ("sandboxed", "unsandboxed")
@@ -209,6 +211,22 @@ def _evaluate(request: "Request", as_json: bool) -> None:  # type: ignore[name-d
     else:
         console.print(table(found, found["asked"]))
         console.print(f"results, samples and responses: {found['folder']}", soft_wrap=True)
+        if (Path(request.target) / RECORD).is_file() and not request.base:
+            console.print(f"what was gained: {_beside_the_base(request, found)}", soft_wrap=True)
+
+
+def _beside_the_base(
+    request: "Request",  # type: ignore[name-defined] # noqa: F821
+    found: dict[str, Any],
+) -> str:
+    """The command that tells a run's scores from its base model's."""
+    from losia_cli.evaluation import results
+
+    base = Path(request.target) / "eval-base"
+    scored = results.load(base)["suites"] if (base / results.FILE).is_file() else {}
+    if all(name in scored for name in found["asked"]):
+        return f"losia eval --compare {shlex.quote(str(base))} {shlex.quote(found['folder'])}"
+    return f"losia eval {shlex.quote(request.target)} --base, with the same options"
 
 
 def _compare(first: str, second: str, suites: Sequence[str], as_json: bool) -> None:

@@ -8,7 +8,7 @@ import typer
 from losia_cli.cli.app import app
 
 
-@app.command()
+@app.command(context_settings={"ignore_unknown_options": True})  # said of them as overrides
 def train(
     recipe: Annotated[
         str,

@@ -1,6 +1,7 @@
 """Training that goes on to evaluate what it saved, as the recipe says."""
 
 import json
+import shlex
 
 from losia_cli.training.checkpoints import recipe_plan
 from tests.e2e.conftest import losia
@@ -43,6 +44,7 @@ def test_a_recipe_with_suites_is_evaluated_after_training(recipe, tmp_path):
     assert record["begins_with_bos"] is False  # LLaMA-Factory's template `default` has none
     assert "trained without BOS and is evaluated with" in " ".join(done.stdout.split())
     again = losia("eval", run, "--no-bos")
+    assert f"what was gained: losia eval {shlex.quote(str(run))} --base" in again.stdout
     assert again.returncode == 0, again.stdout + again.stderr
     assert "warning" not in again.stdout
     assert "5 of 6" in again.stdout
@@ -51,6 +53,9 @@ def test_a_recipe_with_suites_is_evaluated_after_training(recipe, tmp_path):
     results = json.loads((run / "eval-base/eval_results.json").read_text())
     assert results["model"]["identity"] != found["model"]["identity"]
     assert results["suites"]["arc-e"]["documents"] == 5
+    assert "what was gained" not in base.stdout
+    both = losia("eval", run, "--no-bos")
+    assert f"losia eval --compare {shlex.quote(str(run / 'eval-base'))} " in both.stdout
     dtypes = {one["suites"]["arc-e"]["settings"]["dtype"] for one in (found, results)}
     assert dtypes == {"bfloat16"}  # though the weights are in float32
     assert results["suites"]["arc-e"]["paper"] is None
