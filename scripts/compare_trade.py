@@ -1,11 +1,13 @@
 """What `losia reproduce compare` measured, cell by cell: what was fitted against what was kept.
 
-    python scripts/compare_trade.py [--output DIR] [--report DIR]
+    python scripts/compare_trade.py [--output DIR] [--report DIR] [--seed N]
 
 Right and wrong tell few methods apart on a few hundred questions; the log-likelihood of the right
 choice does. Reads the cells in DIR (runs/reproduce) and writes docs/benchmarks/compare-SET.json and
 compare-SET-trade.png for each set that was taught: a line through the rates of each method. What
 the file has of cells that DIR has not stays in it, so that what several machines measured adds up.
+Cells of another seed than the recipe's (`losia reproduce compare --seeds N`) are read by `--seed N`:
+they are in the file, and not in the plot.
 """
 
 import argparse
@@ -36,27 +38,34 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--output", type=Path, default=ROOT / "runs/reproduce")
     parser.add_argument("--report", type=Path, default=ROOT / "docs/benchmarks")
+    parser.add_argument("--seed", type=int)
     options = parser.parse_args()
     if not (options.output / KIND).is_file():
         parser.error(f"{options.output} holds no cells of losia reproduce compare")
     kind = json.loads((options.output / KIND).read_text())
     data = kind["data"] and Path(kind["data"])
-    request = Request("compare", overrides=kind["overrides"], data=data, output=options.output)
+    seeds = () if options.seed is None else (options.seed,)
+    request = Request(
+        "compare", seeds=seeds, overrides=kind["overrides"], data=data, output=options.output
+    )
     plan, store = plan_of(request), store_of(request)
     for taught in dict.fromkeys(place.row[0] for place in plan.places):
         cells = {place.cell: place.row[1] for place in plan.places if place.row[0] == taught}
         path = options.report / f"compare-{taught}.json"
         before = json.loads(path.read_text())["cells"] if path.is_file() else []
         found = [each for cell, row in cells.items() if (each := entry(cell, row, store))]
-        known = {(each["row"], each["learning_rate"]): each for each in [*before, *found]}
         rows = list(dict.fromkeys(cells.values()))
-        entries = sorted(
-            known.values(), key=lambda each: (rows.index(each["row"]), each["learning_rate"] or 0)
-        )
+
+        def place(each: Entry, rows: list[str] = rows) -> tuple[int, float, int]:
+            return rows.index(each["row"]), each["learning_rate"] or 0, each.get("seed", 0)
+
+        known = {place(each): each for each in [*before, *found]}
+        entries = [known[key] for key in sorted(known)]
         if len(entries) > 1 and entries[0]["row"] == BASE:
             header = {"taught": taught, "overrides": kind["overrides"]}
             path.write_text(json.dumps({**header, "cells": entries}, indent=1) + "\n")
-            plot(taught, entries, path.with_name(f"compare-{taught}-trade.png"))
+            shown = [each for each in entries if "seed" not in each]
+            plot(taught, shown, path.with_name(f"compare-{taught}-trade.png"))
 
 
 def entry(cell: Cell, row: str, store: Store) -> Entry | None:
@@ -73,7 +82,9 @@ def entry(cell: Cell, row: str, store: Store) -> Entry | None:
     }
     run = result["training"] or {}
     kept = {key: run[key] for key in _TRAINING if run.get(key) is not None}
-    return {"row": row, "learning_rate": learning_rate(cell), "scores": scores, **kept}
+    seeds = (each.removeprefix("seed=") for each in cell.overrides if each.startswith("seed="))
+    seeded = {"seed": int(seed) for seed in seeds}
+    return {"row": row, "learning_rate": learning_rate(cell), **seeded, "scores": scores, **kept}
 
 
 def learning_rate(cell: Cell) -> float | None:
