@@ -6,8 +6,8 @@ Right and wrong tell few methods apart on a few hundred questions; the log-likel
 choice does. Reads the cells in DIR (runs/reproduce) and writes docs/benchmarks/compare-SET.json and
 compare-SET-trade.png for each set that was taught: a line through the rates of each method. What
 the file has of cells that DIR has not stays in it, so that what several machines measured adds up.
-Cells of another seed than the recipe's (`losia reproduce compare --seeds N`) are read by `--seed N`:
-they are in the file, and not in the plot.
+By `--seed N` it reads the cells of another seed than the recipe's (`losia reproduce compare --seeds
+N`): they are in the file, and not in the plot.
 """
 
 import argparse
@@ -82,9 +82,11 @@ def entry(cell: Cell, row: str, store: Store) -> Entry | None:
     }
     run = result["training"] or {}
     kept = {key: run[key] for key in _TRAINING if run.get(key) is not None}
-    seeds = (each.removeprefix("seed=") for each in cell.overrides if each.startswith("seed="))
-    seeded = {"seed": int(seed) for seed in seeds}
-    return {"row": row, "learning_rate": learning_rate(cell), **seeded, "scores": scores, **kept}
+    found = {"row": row, "learning_rate": learning_rate(cell), "scores": scores, **kept}
+    for change in cell.overrides:
+        if change.startswith("seed="):
+            found["seed"] = int(change.removeprefix("seed="))
+    return found
 
 
 def learning_rate(cell: Cell) -> float | None:
