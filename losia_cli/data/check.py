@@ -48,6 +48,23 @@ def dataset_faults(values: Mapping[str, Any]) -> list[str]:
     return found
 
 
+def dropped_rows(values: Mapping[str, Any]) -> Iterator[str]:
+    """Which rows of local training sets LLaMA-Factory drops, each with its place and why.
+
+    Args:
+        values: a resolved recipe without `dataset_faults`.
+    """
+    folder = dataset_dir(values)
+    wanted = {"dataset_dir": folder, "dataset": values.get("dataset"), "stage": _stage(values, "")}
+    for name, stage in looked_up(wanted):
+        entry = info.look_up(name, info.read(folder), folder)
+        table = entry and rows.read(entry.path)
+        if entry and table:
+            limit = None if entry.sampled else values.get("max_samples")
+            for index, defect in Fit(table, entry, stage, limit).defects().items():
+                yield f"{table.place(index)} {defect.why}"
+
+
 def dataset_dir(values: Mapping[str, Any]) -> str:
     """The folder in which a recipe's data sets are looked up."""
     return str(values.get("dataset_dir", "data"))

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from losia_cli.data import info
-from losia_cli.data.conversion import defect
+from losia_cli.data.conversion import Defect, defect
 from losia_cli.data.formats import PAIRED, Columns, needs, suggest
 from losia_cli.data.info import Entry
 from losia_cli.data.rows import Table
@@ -124,13 +124,16 @@ class Fit:
                 absent = f"there is no column {name}, which other rows have ({there}{more})"
                 yield f"{self.table.place(lacking[0])}: {absent}; add it or take the row out"
 
-    def _defective_rows(self) -> Iterator[str]:
-        chosen = self.table.rows[: self.limit]
-        defects = {
+    def defects(self) -> dict[int, Defect]:
+        """The rows that cannot be trained on, by their number, where all columns fit."""
+        return {
             index: found
-            for index, row in enumerate(chosen)
+            for index, row in enumerate(self.table.rows[: self.limit])
             if (found := defect(row, self.entry, self.stage)) is not None
         }
+
+    def _defective_rows(self) -> Iterator[str]:
+        chosen, defects = self.table.rows[: self.limit], self.defects()
         fatal = [index for index in defects if defects[index].fatal]
         if fatal:
             more = f" (one of {len(fatal):,} rows that cannot be used)" if len(fatal) > 1 else ""

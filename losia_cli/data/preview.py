@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 IGNORED = -100  # the label of a token on which there is no loss
 _INPUTS = ("input_ids", "chosen_input_ids", "rejected_input_ids")
 _CUT = "\ufffd"  # what the first bytes of a character decode to
+_NAMED = 3  # samples that are dropped, of which it is said why
 _SHOWN = 1500  # characters of a stretch of text, beyond which its middle is left out
 
 
@@ -151,12 +152,13 @@ def lengths(dataset: "Dataset", cutoff: int) -> Lengths:
     return Lengths(rows, tokens, longest, tokens / max(rows, 1), full, cutoff)
 
 
-def dropped(before: int, after: int) -> str:
+def dropped(before: int, after: int, which: Iterable[str] = ()) -> str:
     """How many samples LLaMA-Factory dropped, and for what.
 
     Args:
         before: rows of the data set.
         after: rows it was tokenized to, unpacked.
+        which: the first of them, as far as they are known, each with what is wrong.
     """
     if before == after:
         return f"all {before:,} samples are kept"
@@ -164,7 +166,8 @@ def dropped(before: int, after: int) -> str:
         "LLaMA-Factory drops those whose questions and answers do not take turns, "
         "and those where a response is missing"
     )
-    return f"{before - after:,} of {before:,} samples are dropped: {why}"
+    said = f"{before - after:,} of {before:,} samples are dropped: {why}"
+    return "".join([said, *(f"\n  {one}" for one in islice(which, _NAMED))])
 
 
 def _sequences(

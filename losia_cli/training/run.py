@@ -13,6 +13,7 @@ from transformers import Trainer
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from losia_cli.data import preview
+from losia_cli.data.check import dropped_rows
 from losia_cli.errors import TRACEBACK, UserError, first_line
 from losia_cli.integrations import llamafactory
 from losia_cli.integrations.callback import LoSiACallback
@@ -189,7 +190,7 @@ class _Run:
             show(str(lengths), style="dim")
             packed = values.get("packing") or values.get("neat_packing") or stage == "pt"
             if self.plan.rows and not packed:
-                show(preview.dropped(*self.plan.rows[0]), style="dim")
+                show(preview.dropped(*self.plan.rows[0], dropped_rows(values)), style="dim")
             for warning in preview.sample_warnings(data, tokenizer, stage):
                 show(f"warning: {warning}", style="yellow")
         if values.get("packing") and not values.get("neat_packing"):

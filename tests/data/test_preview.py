@@ -9,6 +9,7 @@ from datasets import Dataset
 from rich.console import Console
 from transformers import AutoTokenizer, DataCollatorForLanguageModeling, PreTrainedTokenizerBase
 
+from losia_cli.data.check import dropped_rows
 from losia_cli.data.preview import Lengths, dropped, lengths, preview, sample_warnings
 from tests.llamafactory_data import byte_tokenizer, process, write
 
@@ -237,3 +238,13 @@ def test_dropped_samples_are_counted(tmp_path: Path) -> None:
     kept = process(write(tmp_path, rows), byte_tokenizer())
     assert dropped(len(rows), len(kept)).startswith("1 of 3 samples are dropped: ")
     assert dropped(2, 2) == "all 2 samples are kept"
+
+
+def test_the_rows_that_are_dropped_are_named(tmp_path: Path) -> None:
+    rows = [ROWS[0], ROWS[0] | {"output": None}, ROWS[1], *[ROWS[1] | {"output": None}] * 4]
+    values = {"dataset": "rows", "dataset_dir": str(write(tmp_path, rows))}
+    said = dropped(len(rows), 2, dropped_rows(values)).splitlines()
+    assert said[0].startswith("5 of 7 samples are dropped")
+    assert [line.partition(", row ")[2].split(" ")[0] for line in said[1:]] == ["2", "4", "5"]
+    assert len(list(dropped_rows(values | {"max_samples": 4}))) == 2
+    assert list(dropped_rows({"dataset": "rows", "dataset_dir": "ONLINE"})) == []
