@@ -1,5 +1,6 @@
 """`losia eval`: score a model on the paper's columns."""
 
+import contextlib
 import json
 import shlex
 from collections.abc import Sequence
@@ -211,7 +212,7 @@ def _evaluate(request: "Request", as_json: bool) -> None:  # type: ignore[name-d
     else:
         console.print(table(found, found["asked"]))
         console.print(f"results, samples and responses: {found['folder']}", soft_wrap=True)
-        if (Path(request.target) / RECORD).is_file() and not request.base:
+        if (Path(request.target) / RECORD).is_file() and not (request.base or request.adapter):
             console.print(f"what was gained: {_beside_the_base(request, found)}", soft_wrap=True)
 
 
@@ -222,8 +223,9 @@ def _beside_the_base(
     """The command that tells a run's scores from its base model's."""
     from losia_cli.evaluation import results
 
-    base = Path(request.target) / "eval-base"
-    scored = results.load(base)["suites"] if (base / results.FILE).is_file() else {}
+    base, scored = Path(request.target) / "eval-base", {}
+    with contextlib.suppress(UserError):  # none, or none that can be read
+        scored = results.load(base)["suites"]
     if all(name in scored for name in found["asked"]):
         return f"losia eval --compare {shlex.quote(str(base))} {shlex.quote(found['folder'])}"
     return f"losia eval {shlex.quote(request.target)} --base, with the same options"

@@ -39,10 +39,12 @@ class Limit:
 
 
 def limit_for(config: Any, dtype: torch.dtype, device: str) -> Limit:
-    """What fits a model of this configuration: on a GPU as many as it has room to remember."""
+    """What suits a model of this configuration; on a GPU, by the keys and values it remembers."""
     if device == "cpu":
         return Limit(4096, 16384)
     text = config.get_text_config()
+    if getattr(text, "num_attention_heads", None) is None:  # it remembers something else
+        return Limit(16384, 16384)
     heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
     size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     token = 2 * text.num_hidden_layers * heads * size * dtype.itemsize

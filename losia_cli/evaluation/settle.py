@@ -94,7 +94,7 @@ def prepare(request: Request, console: Console) -> Setup:
     data = _first(request.data, recipe.get("eval_data"))
     asked = [_asked(suite, Path(data) if data else None, sandbox) for suite in chosen]
     limit = _limit(_first(request.limit, recipe.get("eval_limit")), asked)
-    settings = _settings(request, found, dtype, batch, console)
+    settings = _settings(request, found, config, dtype, batch, console)
     for suite in chosen:
         _fits(suite, found)
     out = request.out or _default_out(request)
@@ -176,7 +176,7 @@ def _device() -> str:
 
 
 def _settings(
-    request: Request, found: Checkpoint, dtype: str, batch: Limit, console: Console
+    request: Request, found: Checkpoint, config: Any, dtype: str, batch: Limit, console: Console
 ) -> dict[str, Any]:
     """What silently changes scores, settled, checked and shown."""
     tokenizer = loading.load_tokenizer(found)
@@ -195,7 +195,7 @@ def _settings(
         "fewshot_seed": harness.FEWSHOT_SEED,
     }
     if request.backend == "hf":  # another backend has its own
-        attention = loading.attention_of(loading.config_of(found.model))
+        attention = loading.attention_of(config)
         settings |= {"softmax": "float32", "attention": attention, "batch": str(batch)}
     shown = "  ".join(f"{key} {value}" for key, value in settings.items())
     console.print(shown, style="dim")

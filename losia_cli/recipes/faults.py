@@ -150,7 +150,7 @@ def _unpackable(recipe: Recipe) -> Iterator[str]:
     """Packed rows are padded to a multiple of 8, and what they are packed with is not."""
     values = recipe.values
     packed, length = values.get("packing") or values.get("neat_packing"), values.get("cutoff_len")
-    if packed and isinstance(length, int) and length % 8:
+    if values.get("stage", "sft") == "sft" and packed and isinstance(length, int) and length % 8:
         yield f"{_at(recipe, 'cutoff_len')}: must be a multiple of 8 where rows are packed"
 
 

@@ -4,7 +4,6 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
@@ -36,11 +35,8 @@ def run(recipe: Recipe, arguments: list[str], console: Console) -> int:
         UserError: the recipe, its data, model or folder cannot work.
     """
     if launch.first_process():
-        look_over(recipe)
+        resume = look_over(recipe, lambda what: console.print(f"warning: {what}", style="yellow"))
         _fetch(recipe, console)
-        resume = settle_output(
-            recipe, lambda what: console.print(f"warning: {what}", style="yellow")
-        )
     else:  # a worker: the first one, or the process that launched it, has checked
         resume = checkpoints.asked(recipe.values, lambda _: None, checked=True)
     if resume is not None and finished(resume, recipe.values):
@@ -77,17 +73,29 @@ def evaluate_after(recipe: Recipe, console: Console) -> None:
     os.execv(sys.executable, [sys.executable, "-m", "losia_cli", "eval", output])
 
 
-def look_over(recipe: Recipe) -> None:
+def look_over(recipe: Recipe, warn: Callable[[str], None]) -> Path | None:
     """Check all that is here: keys, data, model and folder; write and download nothing.
+
+    Args:
+        recipe: resolved.
+        warn: told of each damaged checkpoint that is passed over.
+
+    Returns:
+        The checkpoint to resume from, if one is asked for.
 
     Raises:
         UserError: every fault, one in a line; where keys are wrong, theirs alone.
     """
     recipes.check(recipe)
-    found = [fault for find in (_data, _documents, _model, _folder) for fault in find(recipe)]
+    found, resume = [*_data(recipe), *_documents(recipe), *_model(recipe)], None
+    try:
+        resume = settle_output(recipe, warn)
+    except UserError as error:
+        found.append(str(error))
     if found:
         count = f"{len(found)} faults in what {recipe.path.name} names:"
         raise UserError("\n  ".join([count, *found]) if len(found) > 1 else found[0])
+    return resume
 
 
 def _data(recipe: Recipe) -> list[str]:
@@ -112,16 +120,8 @@ def _model(recipe: Recipe) -> list[str]:
     """Of one in a folder; the hub is not asked."""
     if not is_local(recipe.values["model_name_or_path"]):
         return []
-    return _said(lambda: check_model(recipe.values, settings_of(recipe)))
-
-
-def _folder(recipe: Recipe) -> list[str]:
-    return _said(lambda: settle_output(recipe, lambda _: None))
-
-
-def _said(check: Callable[[], Any]) -> list[str]:
     try:
-        check()
+        check_model(recipe.values, settings_of(recipe))
     except UserError as error:
         return [str(error)]
     return []

@@ -10,9 +10,14 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from losia_cli.errors import UserError
 
+_SILENT = 3  # first steps without a gradient, of which one may be the samples' fault
+
 
 class FiniteGradients(TrainerCallback):
     """Stops a run before a gradient that is not finite touches a weight, or where none arrives."""
+
+    def __init__(self) -> None:
+        self._arrived, self._silent = False, 0
 
     def on_pre_optimizer_step(
         self,
@@ -27,7 +32,10 @@ class FiniteGradients(TrainerCallback):
         if args.fp16 or not named:  # a loss scaler skips such a step; a per-layer optimizer is done
             return
         norms = torch.stack(torch._foreach_norm([gradient for _, gradient in named]))
-        if state.global_step == 0 and not norms.any():
+        if not self._arrived:
+            self._arrived = bool(norms.any())
+            self._silent += not self._arrived
+        if self._silent == _SILENT:
             raise UserError(
                 "no gradient arrives at anything that trains: the loss does not depend on it, or is"
                 " of no token (look at the first sample, and at what is supervised in it)"

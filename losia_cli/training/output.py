@@ -17,7 +17,7 @@ from losia_cli.files import free_disk
 from losia_cli.integrations import llamafactory
 from losia_cli.recipes import Recipe
 from losia_cli.recipes.recipe import MODELS
-from losia_cli.run_folder import PREFIX, RECORD, holds_model
+from losia_cli.run_folder import PREFIX, RECORD, WEIGHTS, holds_model
 from losia_cli.training import checkpoints
 from losia_cli.training.trainer import saved_bytes
 
@@ -71,10 +71,10 @@ def left_behind(values: Mapping[str, Any], checkpoint: Path | None) -> list[Path
     if not overwrites or _own(checkpoint, output):
         return []
     # an adapter's model card makes the Trainer take the next model for an adapter
-    of_adapters = ("adapter_*", "README.md", *(() if values.get("pissa_init") else ("pissa_*",)))
-    patterns = (f"{PREFIX}*", "eval", "eval-base", RECORD)
+    patterns = [f"{PREFIX}*", "eval", "eval-base", RECORD]
     if output.resolve() not in _models(values):
-        patterns += of_adapters
+        patterns += ["adapter_*", "README.md", "pissa_[!i]*"]
+        patterns += [] if values.get("pissa_init") else ["pissa_init"]  # written before a step is
     return [path for pattern in patterns for path in output.glob(pattern)]
 
 
@@ -99,27 +99,28 @@ class ExpectSpace(TrainerCallback):
     ) -> None:
         """Raise a `UserError` if there is too little space."""
         saved = saved_bytes(model)
-        count = self._checkpoints(args, state)
-        files = (file for path in self._overwritten for file in (path, *path.rglob("*")))
-        freed = sum(file.stat().st_size for file in files if file.is_file())
-        needed = ((1 + count) * saved - freed) / 1e9  # optimizers differ too much to be counted
+        kept = [path for path in self._output.glob(f"{PREFIX}*") if path not in self._overwritten]
+        count = min(self._planned(args, state), (args.save_total_limit or sys.maxsize) - len(kept))
+        replaced = (path for pattern in WEIGHTS for path in self._output.glob(pattern))
+        gone = {file for path in self._overwritten for file in (path, *path.rglob("*"))}
+        freed = sum(file.stat().st_size for file in gone.union(replaced) if file.is_file())
+        # What optimizers keep differs too much to be counted.
+        needed = (max(1, 1 + count) * saved - freed) / 1e9
         place, free = free_disk(self._output)
         if state.is_world_process_zero and free < needed:
             raise UserError(
-                f"{place} has {free:.3g} GB free, and the model and {count} checkpoints take at"
-                f" least {needed:.3g}: free some space, keep fewer checkpoints (save_total_limit,"
+                f"{place} has {free:.3g} GB free, and the run needs {needed:.3g} at least, for the"
+                f" model and {count} checkpoints: free some space, keep fewer (save_total_limit,"
                 " save_steps), or choose another output_dir"
             )
 
-    def _checkpoints(self, args: TrainingArguments, state: TrainerState) -> int:
-        """How many more there will be at a time, with one that is being written."""
+    def _planned(self, args: TrainingArguments, state: TrainerState) -> int:
+        """How many checkpoints are yet to be saved."""
         left = {
             SaveStrategy.STEPS: (state.max_steps - state.global_step) / max(1, state.save_steps),
             SaveStrategy.EPOCH: state.num_train_epochs - (state.epoch or 0),
-        }.get(args.save_strategy, 0)
-        there = len(list(self._output.glob(f"{PREFIX}*"))) if state.global_step else 0
-        limit = (args.save_total_limit or sys.maxsize) + 1 - there
-        return min(math.ceil(left), max(1, limit))
+        }
+        return math.ceil(left.get(args.save_strategy, 0))
 
 
 class Overwriting(TrainerCallback):
@@ -138,8 +139,12 @@ class Overwriting(TrainerCallback):
             if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
             else:
-                path.unlink()
+                path.unlink(missing_ok=True)
         self._paths = ()
+
+    def on_train_end(self, *given: Any, **named: Any) -> None:
+        """Likewise where no step was left to be taken."""
+        self.on_step_end(*given, **named)
 
 
 def finished(checkpoint: Path, values: Mapping[str, Any]) -> bool:

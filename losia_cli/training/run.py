@@ -86,16 +86,18 @@ def _plainly(error: Exception, run: "_Run") -> str | None:
     if isinstance(error, torch.OutOfMemoryError):
         step = run.trainer.state.global_step + 1
         return (
-            f"memory ran out at step {step} ({first_line(error)}): lower cutoff_len, or"
-            " per_device_train_batch_size while gradient_accumulation_steps rises; then"
-            f" {_go_on(run)}"
+            f"memory ran out at step {step} ({first_line(error)}): with more of it free,"
+            f" {_go_on(run)}; or start anew with a lower cutoff_len, or a smaller"
+            " per_device_train_batch_size and as much more gradient_accumulation_steps"
         )
     return None
 
 
 def _go_on(run: "_Run") -> str:
     """What can be done after a run has died."""
-    if any(run.output.glob(f"{PREFIX}*/{checkpoints.MANIFEST}")):
+    another = left_behind(run.recipe.values, run.resume)
+    found = (path.parent for path in run.output.glob(f"{PREFIX}*/{checkpoints.MANIFEST}"))
+    if any(path not in another for path in found):
         return "go on with resume_from_checkpoint=true"
     return "start again: no checkpoint was saved (save_steps)"
 
@@ -193,7 +195,7 @@ class _Run:
                 show(preview.dropped(*self.plan.rows[0], dropped_rows(values)), style="dim")
             for warning in preview.sample_warnings(data, tokenizer, stage):
                 show(f"warning: {warning}", style="yellow")
-        if values.get("packing") and not values.get("neat_packing"):
+        if stage == "sft" and values.get("packing") and not values.get("neat_packing"):
             what = "samples in one row see each other; neat_packing: true keeps them apart"
             show(f"warning: {what}", style="yellow")
         trainable, total = _parameters(trainer)

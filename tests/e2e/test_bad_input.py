@@ -140,21 +140,23 @@ def test_what_fails_after_it_is_none(train, monkeypatch):
         train()
 
 
-def test_memory_that_runs_out_while_training_is_a_sentence(train, monkeypatch, tmp_path):
-    plain = Trainer.training_step
+def test_memory_that_runs_out_while_training_is_a_sentence(train, monkeypatch):
+    plain, at = Trainer.training_step, []
 
     def step(trainer, *args, **kwargs):
-        if trainer.state.global_step == 4:
+        if trainer.state.global_step == at[-1]:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB\nand more")
         return plain(trainer, *args, **kwargs)
 
     monkeypatch.setattr(Trainer, "training_step", step)
-    for changes, advice in (
-        ({}, r"start again: no checkpoint was saved"),
-        ({"save_steps": 3}, "go on with resume_from_checkpoint=true"),
+    for folder, number, advice, changes in (
+        ("unsaved", 4, "start again: no checkpoint was saved", {}),
+        ("saved", 4, "go on with resume_from_checkpoint=true", {"save_steps": 3}),
+        ("saved", 0, "start again: no ch", {"overwrite_output_dir": True, "seed": 7}),
     ):
-        with pytest.raises(UserError, match=rf"at step 5 \(CUDA .*2 GiB\): .*{advice}"):
-            train("saved" if changes else "unsaved", **changes)
+        at.append(number)
+        with pytest.raises(UserError, match=rf"step {number + 1} \(CUDA .*2 GiB\): .*{advice}"):
+            train(folder, **changes)
     monkeypatch.undo()
     train("saved", save_steps=3, resume_from_checkpoint=True)
 
@@ -163,19 +165,25 @@ def test_a_disk_too_small_is_found_before_the_first_step(train, monkeypatch, tmp
     train(save_steps=3)
     kept = sorted((tmp_path / "out").rglob("*.safetensors"))
     weights = (tmp_path / "out/model.safetensors").stat().st_size
-    for copies, limit, fits in ((3.9, None, False), (4.2, None, True), (3.2, 1, True)):
+    for copies, limit, fits in (
+        (3.9, None, False),
+        (4.2, None, True),
+        (1.9, 1, False),
+        (2.1, 1, True),
+    ):
         space = copies * weights / 1e9
         monkeypatch.setattr(output, "free_disk", lambda path, space=space: (path, space))
         changes = {"save_steps": 3, "save_total_limit": limit}
         if fits:
             train(f"of {copies}", **changes)
         else:
-            with pytest.raises(UserError, match="and the model and 3 checkpoints take at least"):
+            with pytest.raises(UserError, match=rf"for the model and {limit or 3} checkpoints"):
                 train(f"of {copies}", **changes)
     monkeypatch.setattr(output, "free_disk", lambda path: (path, 0.0))
-    with pytest.raises(UserError, match="0 GB free"):
+    with pytest.raises(UserError, match="has 0 GB free"):
         train(overwrite_output_dir=True, save_steps=1)
     assert sorted((tmp_path / "out").rglob("*.safetensors")) == kept
+    train(overwrite_output_dir=True, save_steps=5)  # into the room of what it replaces
 
 
 def test_a_loss_of_no_token_is_told_at_the_first_step(train, monkeypatch):

@@ -79,6 +79,8 @@ def test_on_a_gpu_a_batch_is_as_large_as_its_keys_and_values_allow():
     }
     assert found == {"7b": 2**16, "13b": 2**35 // (2 * 40 * 5120 * 2), "gemma": 2**18}
     assert limit_for(shapes["7b"], torch.float32, "cuda").to_generate == 2**15
+    without_heads = AutoConfig.for_model("mamba")
+    assert limit_for(without_heads, torch.bfloat16, "cuda").to_generate == 2**14
 
 
 def test_every_module_that_decides_a_response_is_part_of_its_identity():
