@@ -48,7 +48,7 @@ def train(
     resolved = recipes.load(recipe, method, overrides or [])
     if dry_run:
         console.print(recipes.describe(resolved))
-        look_over(resolved, lambda what: console.print(f"warning: {what}", style="yellow"))
+        look_over(resolved, console)
         return
 
     arguments = ["train", str(resolved.path), *(overrides or [])]

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 IGNORED = -100  # the label of a token on which there is no loss
 _INPUTS = ("input_ids", "chosen_input_ids", "rejected_input_ids")
 _CUT = "\ufffd"  # what the first bytes of a character decode to
-_NAMED = 3  # samples that are dropped, of which it is said why
+_DROPPED_SHOWN = 3  # samples
 _SHOWN = 1500  # characters of a stretch of text, beyond which its middle is left out
 
 
@@ -167,7 +167,7 @@ def dropped(before: int, after: int, which: Iterable[str] = ()) -> str:
         "and those where a response is missing"
     )
     said = f"{before - after:,} of {before:,} samples are dropped: {why}"
-    return "".join([said, *(f"\n  {one}" for one in islice(which, _NAMED))])
+    return "".join([said, *(f"\n  {one}" for one in islice(which, _DROPPED_SHOWN))])
 
 
 def _sequences(

@@ -8,8 +8,8 @@ import torch
 
 Request = TypeVar("Request")
 
-_CACHE = 32 * 2**30  # bytes of keys and values on a GPU, of the largest batch
-_MOST = 2**18  # tokens of it, however small the model is
+_CACHE_BYTES = 32 * 2**30  # keys and values of the largest batch on a GPU
+_CACHE_TOKENS = 2**18  # likewise, however small the model is
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def limit_for(config: Any, dtype: torch.dtype, device: str) -> Limit:
     heads = getattr(text, "num_key_value_heads", None) or text.num_attention_heads
     size = getattr(text, "head_dim", None) or text.hidden_size // text.num_attention_heads
     token = 2 * text.num_hidden_layers * heads * size * dtype.itemsize
-    return Limit(16384, max(16384, min(_MOST, _CACHE // token)))
+    return Limit(16384, max(16384, min(_CACHE_TOKENS, _CACHE_BYTES // token)))
 
 
 def cut(

@@ -10,7 +10,7 @@ from losia_cli.evaluation.reading import Past, read
 from losia_cli.evaluation.sampling import Sampling, draw, greedy
 
 _STILL_WORTH_IT = 0.75  # of a batch's rows; with fewer going on, the others' cache is dropped
-_PART = "\N{REPLACEMENT CHARACTER}"  # what some of a character's bytes read as
+_BROKEN_CHARACTER = "\N{REPLACEMENT CHARACTER}"
 
 
 class NotANumber(Exception):
@@ -50,7 +50,7 @@ class Rules:
         """Whether a stop text can end in a token, of which this is read alone."""
         lasts = {text[-1] for text in self.stop if text}
         # Alone, a token may lack the space that it begins with, or be part of a character.
-        return not lasts.isdisjoint({*piece, " "}) or _PART in piece or not piece
+        return not lasts.isdisjoint({*piece, " "}) or _BROKEN_CHARACTER in piece or not piece
 
 
 def generate(

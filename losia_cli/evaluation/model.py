@@ -32,7 +32,7 @@ from losia_cli.evaluation.sampling import Sampling, chances
 from losia_cli.evaluation.store import Store
 from losia_cli.files import sha256_of
 
-_LESS = 0.8  # times the tokens of a batch that did not fit: from there on, none is tried
+_TRIED_BELOW = 0.8  # of the tokens of a batch that did not fit
 _LIKELIHOOD_TOKENS = 2048  # whose float32 log-softmax over the vocabulary is held at once
 
 
@@ -229,7 +229,7 @@ class ResumableLM(HFLM):
                     raise
             if answers is None:  # out of the handler, which keeps the failed call's tensors alive
                 if not too_large:
-                    self._too_many[new > 0] = _LESS * size
+                    self._too_many[new > 0] = _TRIED_BELOW * size
                     torch.cuda.empty_cache()
                 return self._halved(kind, batch, new, compute)
             self.store.put(key, answers)

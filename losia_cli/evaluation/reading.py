@@ -114,12 +114,13 @@ def read_prompts(
 
 def _beginnings(prompts: Sequence[Sequence[int]]) -> tuple[list[Sequence[int]], list[int]]:
     """What groups of prompts begin with, and each one's group; nothing if it saves too little."""
-    groups: dict[tuple[int, ...], list[Sequence[int]]] = {}
-    for prompt in prompts:
-        groups.setdefault(tuple(prompt[:WORTH_SHARING]), []).append(prompt)
-    heads = [_beginning(group) for group in groups.values()]
-    number = {key: place for place, key in enumerate(groups)}
-    whose = [number[tuple(prompt[:WORTH_SHARING])] for prompt in prompts]
+    openings = [tuple(prompt[:WORTH_SHARING]) for prompt in prompts]
+    groups = list(dict.fromkeys(openings))
+    whose = [groups.index(opening) for opening in openings]
+    heads = [
+        _beginning([prompt for prompt, one in zip(prompts, openings, strict=True) if one == group])
+        for group in groups
+    ]
     rest = max(len(prompt) - len(heads[one]) for prompt, one in zip(prompts, whose, strict=True))
     read_anew = len(heads) * max(map(len, heads)) + len(prompts) * rest
     saved = len(prompts) * max(map(len, prompts)) - read_anew

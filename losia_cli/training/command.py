@@ -2,7 +2,6 @@
 
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 from rich.console import Console
@@ -35,7 +34,7 @@ def run(recipe: Recipe, arguments: list[str], console: Console) -> int:
         UserError: the recipe, its data, model or folder cannot work.
     """
     if launch.first_process():
-        resume = look_over(recipe, lambda what: console.print(f"warning: {what}", style="yellow"))
+        resume = look_over(recipe, console)
         _fetch(recipe, console)
     else:  # a worker: the first one, or the process that launched it, has checked
         resume = checkpoints.asked(recipe.values, lambda _: None, checked=True)
@@ -73,12 +72,12 @@ def evaluate_after(recipe: Recipe, console: Console) -> None:
     os.execv(sys.executable, [sys.executable, "-m", "losia_cli", "eval", output])
 
 
-def look_over(recipe: Recipe, warn: Callable[[str], None]) -> Path | None:
+def look_over(recipe: Recipe, console: Console) -> Path | None:
     """Check all that is here: keys, data, model and folder; write and download nothing.
 
     Args:
         recipe: resolved.
-        warn: told of each damaged checkpoint that is passed over.
+        console: where each damaged checkpoint that is passed over is told.
 
     Returns:
         The checkpoint to resume from, if one is asked for.
@@ -89,7 +88,9 @@ def look_over(recipe: Recipe, warn: Callable[[str], None]) -> Path | None:
     recipes.check(recipe)
     found, resume = [*_data(recipe), *_documents(recipe), *_model(recipe)], None
     try:
-        resume = settle_output(recipe, warn)
+        resume = settle_output(
+            recipe, lambda what: console.print(f"warning: {what}", style="yellow")
+        )
     except UserError as error:
         found.append(str(error))
     if found:

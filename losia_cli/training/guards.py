@@ -10,7 +10,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 from losia_cli.errors import UserError
 
-_SILENT = 3  # first steps without a gradient, of which one may be the samples' fault
+_STEPS_WITHOUT = 3  # a gradient, from the first on: of one step, its samples may be the reason
 
 
 class FiniteGradients(TrainerCallback):
@@ -35,7 +35,7 @@ class FiniteGradients(TrainerCallback):
         if not self._arrived:
             self._arrived = bool(norms.any())
             self._silent += not self._arrived
-        if self._silent == _SILENT:
+        if self._silent == _STEPS_WITHOUT:
             raise UserError(
                 "no gradient arrives at anything that trains: the loss does not depend on it, or is"
                 " of no token (look at the first sample, and at what is supervised in it)"

@@ -102,7 +102,8 @@ class ExpectSpace(TrainerCallback):
         kept = [path for path in self._output.glob(f"{PREFIX}*") if path not in self._overwritten]
         count = min(self._planned(args, state), (args.save_total_limit or sys.maxsize) - len(kept))
         replaced = (path for pattern in WEIGHTS for path in self._output.glob(pattern))
-        gone = {file for path in self._overwritten for file in (path, *path.rglob("*"))}
+        inside = (path for path in self._overwritten if not path.is_symlink())
+        gone = {file for path in inside for file in (path, *path.rglob("*"))}
         freed = sum(file.stat().st_size for file in gone.union(replaced) if file.is_file())
         # What optimizers keep differs too much to be counted.
         needed = (max(1, 1 + count) * saved - freed) / 1e9
