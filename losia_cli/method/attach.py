@@ -38,8 +38,8 @@ def share(size: int, factor: float) -> int:
 def find_targets(model: PreTrainedModel, config: LoSiAConfig) -> list[Target]:
     """Every linear that `config` trains; works on a model on the meta device as well.
 
-    Groups are numbered as in Section 3.3: the output layer first if it is tuned as a subnet, then
-    the decoder layers in order.
+    Groups are numbered as in the authors' code: the output layer first if it is tuned as a subnet,
+    then the decoder layers in order. (Section 3.3 gives slots to decoder layers alone.)
 
     Raises:
         LoSiAError: the model is quantized, has fused expert weights or no plain linears, a name

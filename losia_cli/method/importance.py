@@ -58,7 +58,7 @@ class SensitivityScore:
 
 
 class GradientScore:
-    """`|g|` of one optimizer step, the slot's last: the paper's GL, which keeps no averages."""
+    """`|g|`, the paper's GL, which keeps no averages: of the slot's last optimizer step."""
 
     def __init__(self, like: Tensor) -> None:
         self.gradient = torch.zeros_like(like)

@@ -21,6 +21,8 @@ class Timeline:
     Time is cut into slots of `period` optimizer steps. In slot s the group s mod `groups` is
     scored; when the slot ends it is re-selected; during the next slot its rate rises from zero.
     A slot that ends at or after the last step is not scored, since nothing would come of it.
+    (The text of Section 3.3 begins with layer 1 and ends a cycle with layer 0; the rule is that of
+    the authors' code.)
     """
 
     groups: int
