@@ -4,8 +4,12 @@ import hashlib
 import json
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from losia_cli.errors import UserError
 
 
 def sha256(path: Path) -> str:
@@ -24,6 +28,22 @@ def free_disk(path: Path) -> tuple[Path, float]:
     whole = path.absolute()
     place = next(folder for folder in (whole, *whole.parents) if folder.exists())
     return place, shutil.disk_usage(place).free / 1e9
+
+
+@contextmanager
+def writing_into(folder: Path, option: str) -> Iterator[None]:
+    """What is done inside writes into a folder, which the user names by an option.
+
+    Raises:
+        UserError: it cannot be written into.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"{folder} cannot be written into ({error.strerror or error}): make room, or name"
+            f" another folder with {option} DIR"
+        ) from error
 
 
 def write_atomically(path: Path, text: str) -> None:

@@ -5,12 +5,15 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import cache
 from pathlib import Path, PurePath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from losia_cli.recipes.recipe import METHOD_SWITCHES, load
+from losia_cli.recipes.recipe import METHOD_SWITCHES, load, method_settings
 from losia_cli.recipes.shipped import shipped
+
+if TYPE_CHECKING:
+    from losia_cli.method import LoSiAConfig
 
 # A model's name on the hub, or its folder's, in lower case -> the paper's.
 MODELS = {"gemma-2b": "gemma-2b", "llama-2-7b-hf": "llama2-7b", "llama-2-13b-hf": "llama2-13b"}
@@ -117,10 +120,10 @@ def score(recipe: Mapping[str, Any], column: str) -> float | None:
     trained_on = TRAINING_SETS.get(column.partition(" ")[0])
     if row is None or _plain(str(recipe.get("dataset"))) != trained_on:
         return None
-    if row["method"] == "losia":
-        published = _published_settings(row["model"], trained_on)
-        if any(published.get(key) != given for key, given in _settings(recipe).items()):
-            return None
+    if row["method"] == "losia" and (
+        _settings(recipe) != _published_settings(row["model"], trained_on)
+    ):
+        return None
     return value(1 if column in table(1).columns else 2, column, **row)
 
 
@@ -167,21 +170,22 @@ def _cost(recipe: Mapping[str, Any], column: str) -> float | None:
     return value(number, column, **row) if row and number else None
 
 
-def _settings(recipe: Mapping[str, Any]) -> dict[str, Any]:
-    """LoSiA's, but for the choice of LoSiA-Pro, whose update is the same."""
-    named = {key: value for key, value in recipe.items() if key.startswith("losia_")}
-    return {key: value for key, value in named.items() if key != "losia_pro"}
+def _settings(recipe: Mapping[str, Any]) -> "LoSiAConfig":
+    """LoSiA's, defaults included, but for the choice of LoSiA-Pro, whose update is the same."""
+    from losia_cli.method import LoSiAConfig  # loads torch
+
+    return LoSiAConfig(**{**method_settings(recipe), "pro": True})
 
 
 @cache
-def _published_settings(model: str, dataset: str) -> dict[str, Any]:
+def _published_settings(model: str, dataset: str) -> "LoSiAConfig | None":
     """LoSiA's settings in the shipped recipe for a model and a training set of the paper."""
     for name in shipped():
         values = load(name).values
         row = row_of(values)
         if row and row["model"] == model and _plain(str(values["dataset"])) == dataset:
             return _settings(values)
-    return {}
+    return None
 
 
 def _table_of_costs(recipe: Mapping[str, Any]) -> int | None:

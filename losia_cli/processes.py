@@ -1,8 +1,10 @@
 """A process of ours that runs another one: a wish to stop reaches both, in order."""
 
-import os
 import signal
 import subprocess
+from contextlib import suppress
+
+import psutil
 
 EXIT_INTERRUPTED = 130  # as a shell has it for Ctrl-C
 
@@ -14,11 +16,14 @@ class Stopped(Exception):
 class StopTogether:
     """While a process runs, a wish to stop is passed on to it, and raised when it has ended.
 
-    The process must lead a session of its own, or Ctrl-C would reach it twice.
+    Args:
+        process: leads a session of its own, or Ctrl-C would reach it twice.
+        past: whether those that it has started are asked in its place, if there are any: torchrun
+            kills its workers half a minute after it was asked, be they saving or not.
     """
 
-    def __init__(self, process: subprocess.Popen[bytes]) -> None:
-        self._process = process
+    def __init__(self, process: subprocess.Popen[bytes], past: bool = False) -> None:
+        self._process, self._past = process, past
         self._asked = 0
 
     def __enter__(self) -> None:
@@ -33,7 +38,16 @@ class StopTogether:
     def _ask(self, *_: object) -> None:
         """The first time it may save a checkpoint; the second time it may not."""
         self._asked += 1
-        if self._asked == 1:
-            self._process.send_signal(signal.SIGINT)
-        else:
-            os.killpg(self._process.pid, signal.SIGKILL)  # with what it started in its group
+        with suppress(psutil.NoSuchProcess):  # it has just ended
+            asked = psutil.Process(self._process.pid)
+            if self._asked == 1:
+                workers = asked.children() if self._past else []
+                _send(signal.SIGINT, workers or [asked])
+            else:
+                _send(signal.SIGKILL, [asked, *asked.children(recursive=True)])
+
+
+def _send(number: signal.Signals, processes: list[psutil.Process]) -> None:
+    for each in processes:
+        with suppress(psutil.NoSuchProcess):
+            each.send_signal(number)

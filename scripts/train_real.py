@@ -17,6 +17,7 @@ from typing import Any
 from losia_cli.files import sha256
 from losia_cli.quickstart.compare import lora_rank
 from losia_cli.quickstart.model import prepare_base_model
+from losia_cli.recipes import override
 
 ROOT = Path(__file__).resolve().parent.parent
 METHODS = {
@@ -66,10 +67,10 @@ def register(source: Path | None, folder: Path) -> Path:
 def train(base: Path, data: Path, folder: Path, overlay: str, rate: float, steps: int) -> None:
     """One `losia train` of 2 rows a step, padded about 512 tokens; held-out loss now and then."""
     changes: dict[str, Any] = {
-        "model_name_or_path": json.dumps(str(base)),
-        "dataset_dir": json.dumps(str(data)),
+        "model_name_or_path": base,
+        "dataset_dir": data,
         "dataset": "gsm8k",
-        "output_dir": json.dumps(str(folder)),
+        "output_dir": folder,
         "max_steps": steps,
         "per_device_train_batch_size": 2,
         "cutoff_len": 512,
@@ -77,16 +78,16 @@ def train(base: Path, data: Path, folder: Path, overlay: str, rate: float, steps
         "val_size": 48,
         "eval_strategy": "steps",
         "eval_steps": 50,
-        "eval_on_start": "true",
+        "eval_on_start": True,
         "per_device_eval_batch_size": 8,
-        "overwrite_output_dir": "true",
+        "overwrite_output_dir": True,
     }
     if overlay.startswith("losia"):
         changes["losia_period"] = 10
     if overlay == "lora":
         rank = lora_rank(str(base))
         changes |= {"lora_rank": rank, "lora_alpha": 2 * rank}
-    pairs = [f"{key}={value}" for key, value in changes.items()]
+    pairs = [override(key, value) for key, value in changes.items()]
     command = [sys.executable, "-m", "losia_cli", "train", "quickstart", *pairs]
     subprocess.run([*command, "--method", overlay], check=True)
 

@@ -180,9 +180,10 @@ def test_every_method_overlay_is_tried():
 
 
 def test_scores_read_by_hand():
-    metamath = {"dataset": "metamathqa", "finetuning_type": "losia"}
-    assert score(llama(**metamath), "GSM8K 0-shot, CoT") == 46.7
-    assert score({**metamath, "model_name_or_path": "google/gemma-2b"}, "GSM8K 5-shot") == 42.8
+    metamath = recipes.load("llama2-7b-metamath").values
+    assert score(metamath, "GSM8K 0-shot, CoT") == 46.7
+    gemma = recipes.load("gemma-2b-metamath").values
+    assert score({**gemma, "model_name_or_path": "google/gemma-2b"}, "GSM8K 5-shot") == 42.8
     thirteen = {"model_name_or_path": "meta-llama/Llama-2-13b-hf", "finetuning_type": "full"}
     magicoder = {"dataset": "magicoder", **thirteen}
     assert score({**magicoder, "optim": "adamw_8bit"}, "MBPP Pass@10") == 43.2
@@ -210,6 +211,15 @@ def test_an_ablations_score_is_not_the_methods(ablation):
     assert score(recipe, "GSM8K 5-shot") is None
     plain = recipes.load("llama2-7b-metamath", "losia-pro", ["losia_rank_factor=0.125"]).values
     assert score(plain, "GSM8K 5-shot") == 44.7
+
+
+def test_settings_left_to_their_defaults_count_as_if_they_were_spelled_out():
+    bare = llama(dataset="arc_c", finetuning_type="losia")
+    assert score(bare, "ARC-C") is None  # the paper's T, p_o and first subnets are no defaults
+    published = recipes.load("llama2-7b-arc-c").values
+    assert score(published, "ARC-C") == 52.22
+    assert score({**published, "losia_importance": "sensitivity"}, "ARC-C") == 52.22
+    assert score({**published, "losia_importance": "gradient"}, "ARC-C") is None
 
 
 def test_what_is_no_score_of_a_recipe_has_none():

@@ -136,6 +136,17 @@ def test_a_typed_value_is_read_as_it_was_meant(tmp_path_factory, key, value):
     assert recipe.sources[first] == "command line"
 
 
+@given(NUMBERS | st.text(st.characters(exclude_categories=["C"], exclude_characters="$")))
+def test_what_we_hand_on_to_a_command_is_read_as_it_was(tmp_path_factory, value):
+    path = written(tmp_path_factory.getbasetemp())
+    recipe = recipes.load(path, None, [recipes.override("run_name", value)])
+    assert recipe.values["run_name"] == value
+    if isinstance(value, str):
+        place = Path("runs") / f"a #1: {value}"
+        recipe = recipes.load(path, None, [recipes.override("run_name", place)])
+        assert recipe.values["run_name"] == str(place)
+
+
 @given(KEYS, st.text(st.characters(codec="utf-8", exclude_characters="\0")))
 def test_any_override_is_read_as_llamafactory_reads_it(tmp_path_factory, key, text):
     from llamafactory.hparams import read_args

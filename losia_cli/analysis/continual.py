@@ -7,6 +7,7 @@ task that was trained last. The paper's formulas carry no numbers.
 """
 
 from collections.abc import Sequence
+from statistics import fmean
 
 Matrix = Sequence[Sequence[float]]
 
@@ -38,7 +39,7 @@ def average_performance(scores: Matrix) -> float:
         ValueError: `scores` is not square, or of fewer than two tasks.
     """
     _expect_square(scores)
-    return _mean(scores[-1])
+    return fmean(scores[-1])
 
 
 def forward_transfer(scores: Matrix, alone: Sequence[float]) -> float:
@@ -51,7 +52,7 @@ def forward_transfer(scores: Matrix, alone: Sequence[float]) -> float:
     _expect_square(scores)
     if len(alone) != len(scores):
         raise ValueError(f"{len(scores)} tasks, but {len(alone)} single-task scores")
-    return _mean([scores[i][i] - single for i, single in enumerate(alone)])
+    return fmean([scores[i][i] - single for i, single in enumerate(alone)])
 
 
 def backward_transfer(scores: Matrix) -> float:
@@ -63,7 +64,7 @@ def backward_transfer(scores: Matrix) -> float:
         ValueError: `scores` is not square, or of fewer than two tasks.
     """
     _expect_square(scores)
-    return _mean([scores[-1][i] - scores[i][i] for i in range(len(scores) - 1)])
+    return fmean([scores[-1][i] - scores[i][i] for i in range(len(scores) - 1)])
 
 
 def _expect_square(scores: Matrix) -> None:
@@ -73,7 +74,3 @@ def _expect_square(scores: Matrix) -> None:
             f"P is square, with a row for each of at least two tasks; its {len(scores)} rows hold"
             f" {widths} scores"
         )
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)

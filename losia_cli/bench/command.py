@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from losia_cli.bench.settings import MEMORY_METHODS, StepSettings
+from losia_cli.bench.settings import StepSettings
 from losia_cli.errors import UserError
 
 
@@ -67,7 +67,7 @@ def memory(methods: Sequence[str], json_file: Path | None) -> None:
     _refuse_unwritable(json_file)
     from losia_cli.bench.memory import render, run_memory_benchmark
 
-    result = run_memory_benchmark(methods=methods or MEMORY_METHODS, progress=_progress)
+    result = run_memory_benchmark(methods=methods, progress=_progress)
     print(render(result))
     _write(json_file, result)
 

@@ -88,7 +88,6 @@ class StepSettings:
 
     def __post_init__(self) -> None:
         """Raise a `UserError` naming the first setting that cannot be."""
-        refuse_unknown(self.methods, STEP_METHODS)
         for name, least in {"batch": 0, "tokens": 0, "repeats": 1}.items():
             if getattr(self, name) < least:
                 raise UserError(f"{name} is {getattr(self, name)}, but must be at least {least}")

@@ -31,7 +31,7 @@ from losia_cli.bench.methods import (
     scored_group,
 )
 from losia_cli.bench.models import load_base, sharing_copy
-from losia_cli.bench.settings import FLOOR, StepSettings
+from losia_cli.bench.settings import FLOOR, STEP_METHODS, StepSettings, refuse_unknown
 from losia_cli.bench.table import heading, table
 from losia_cli.run_folder import versions
 
@@ -72,8 +72,9 @@ def run_step_benchmark(
         `summarize`.
 
     Raises:
-        UserError: the model cannot be loaded, or GaLore's package is not there.
+        UserError: an unknown method, the model cannot be loaded, or GaLore's package is not there.
     """
+    refuse_unknown(settings.methods, STEP_METHODS)
     if "galore" in settings.methods:
         galore.refuse_without_package()
     device = find_device()

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from losia_cli.cli.app import app
+from losia_cli.errors import UserError
 
 
 @app.command()
@@ -53,6 +54,8 @@ def quickstart(
 
     console = plain()
     if compare:
+        if again:
+            raise UserError("--again: --compare measures anew what OUTPUT/cells does not hold")
         from losia_cli.quickstart.compare import compare_all
 
         kept = output or Path("runs/quickstart-compare")

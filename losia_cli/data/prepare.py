@@ -24,7 +24,7 @@ from losia_cli.data.check import dataset_dir, looked_up
 from losia_cli.data.originals import Row, Texts, Unusable
 from losia_cli.data.sources import SETS, SPLIT, TrainingSet
 from losia_cli.errors import UserError
-from losia_cli.files import write_atomically
+from losia_cli.files import write_atomically, writing_into
 
 SEED = 42
 _INFO = "dataset_info.json"
@@ -105,22 +105,18 @@ def prepare(request: Request, folder: Path, console: Console, again: bool = Fals
     if request.source is not None:
         _expect_type(request.source)
     lock = folder / ".losia_data.lock"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(lock):
-            if again or not _is_there(request, folder):
-                _make(request, folder, console)
-            else:
-                console.print(f"{request.wanted.name}: already in {folder}, unchanged")
-    except UserError:
-        if list(folder.iterdir()) == [lock]:  # of a folder that is nothing but ours, none is left
-            shutil.rmtree(folder, ignore_errors=True)
-        raise
-    except OSError as error:
-        raise UserError(
-            f"{folder} cannot be written into ({error.strerror or error}): make room, or give"
-            " another folder with --output DIR"
-        ) from error
+    with writing_into(folder, "--output"):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with FileLock(lock):
+                if again or not _is_there(request, folder):
+                    _make(request, folder, console)
+                else:
+                    console.print(f"{request.wanted.name}: already in {folder}, unchanged")
+        except UserError:
+            if list(folder.iterdir()) == [lock]:  # nothing but ours: no folder is left
+                shutil.rmtree(folder, ignore_errors=True)
+            raise
 
 
 def prepare_missing(values: Mapping[str, Any], console: Console) -> None:

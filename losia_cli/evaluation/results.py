@@ -18,7 +18,7 @@ from typing import Any
 
 from losia_cli.errors import UserError
 from losia_cli.evaluation.suites import Suite
-from losia_cli.files import write_atomically
+from losia_cli.files import write_atomically, writing_into
 from losia_cli.spelling import did_you_mean
 
 FILE = "eval_results.json"
@@ -37,16 +37,11 @@ def open_folder(folder: Path, identity: str, name: str) -> dict[str, Result]:
     Raises:
         UserError: it holds another model's, cannot be read, or cannot be written into.
     """
-    try:
+    with writing_into(folder, "--out"):
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / ".writable"
         probe.touch()
         probe.unlink(missing_ok=True)  # another process may look at this moment
-    except OSError as error:
-        raise UserError(
-            f"the results folder {folder} cannot be written into ({error.strerror}): name another"
-            " with --out DIR"
-        ) from error
     if not (folder / FILE).is_file():
         return {}
     found = _read(folder / FILE)

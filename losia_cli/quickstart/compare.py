@@ -7,7 +7,6 @@ is asked. A cell is kept under a name made of all that decides it, so that a sto
 goes on where it was, and a changed recipe is measured anew.
 """
 
-import hashlib
 import json
 import shutil
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ from typing import Any
 from rich.console import Console
 
 from losia_cli import recipes
+from losia_cli.files import sha256, sha256_of, writing_into
 from losia_cli.quickstart import run
 from losia_cli.quickstart.model import prepare_base_model
 
@@ -92,6 +92,8 @@ def compare(
         UserError: a training failed; the finished cells are kept.
     """
     paths = run.Paths(output)
+    with writing_into(output, "--output"):
+        output.mkdir(parents=True, exist_ok=True)
     run.write_problems(paths.data, seed, console)
     before = run.measure_base(base, paths.heldout, console)
     results = [{"method": "base model", "rate": None, **run.summary(before)}]
@@ -131,13 +133,7 @@ def _measure(cell: Cell, base: str, paths: run.Paths, seed: int) -> dict[str, An
 
 def _identity(cell: Cell, base: str, paths: run.Paths, seed: int) -> str:
     """A readable name, and a hash over everything that decides the cell's result."""
-    folder = recipes.project_recipes()
-    digest = hashlib.sha256(run.fingerprint(base, paths.heldout).encode())
-    for path in (
-        folder / f"{run.RECIPE}.yaml",
-        folder / "methods" / f"{cell.method.overlay}.yaml",
-        paths.data / run.problems.TRAIN_FILE,
-    ):
-        digest.update(path.read_bytes())
-    digest.update(json.dumps(cell.overrides(seed)).encode())
-    return f"{cell.method.overlay}-{cell.rate:g}-{digest.hexdigest()[:10]}"
+    recipe = recipes.load(run.RECIPE, cell.method.overlay, cell.overrides(seed)).values
+    data = sha256(paths.data / run.problems.TRAIN_FILE)
+    digest = sha256_of([run.fingerprint(base, paths.heldout), data, recipe])
+    return f"{cell.method.overlay}-{cell.rate:g}-{digest[:10]}"

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from losia_cli import recipes
 from losia_cli.errors import UserError
-from losia_cli.files import sha256, write_atomically
+from losia_cli.files import sha256, write_atomically, writing_into
 from losia_cli.quickstart import problems, prompt, suites
 from losia_cli.quickstart.model import MANIFEST, cache_folder, prepare_base_model
 from losia_cli.quickstart.suites import Scores
@@ -70,7 +70,8 @@ def quickstart(
             cannot be had, or the training failed.
     """
     paths = Paths(output)
-    earlier = _earlier_result(paths)
+    with writing_into(output, "--output"):
+        earlier = _earlier_result(paths)
     if earlier and "after" in earlier and not again:
         _expect_same(earlier, paths, model, seed)
         console.print(
@@ -81,7 +82,8 @@ def quickstart(
     if model:
         _check(model)
     started = time.monotonic()
-    save(paths.result, {"model": model, "seed": seed})
+    with writing_into(output, "--output"):
+        save(paths.result, {"model": model, "seed": seed})
     console.rule("1/5 base model", align="left")
     base = model or str(prepare_base_model())
     console.print(base)
@@ -144,8 +146,9 @@ def train(base: str, paths: Paths, overrides: Sequence[str], options: Sequence[s
     Raises:
         UserError: it failed; its own message has been printed above.
     """
-    given = [*model_overrides(base), override("dataset_dir", paths.data)]
-    given += [override("output_dir", paths.trained), "overwrite_output_dir=true", *overrides]
+    places = {"dataset_dir": paths.data, "output_dir": paths.trained}
+    given = [*model_overrides(base), *(recipes.override(*each) for each in places.items())]
+    given += ["overwrite_output_dir=true", *overrides]
     command = [sys.executable, "-m", "losia_cli", "train", RECIPE, *given, *options]
     done = subprocess.run(command, check=False)
     if done.returncode != 0:
@@ -157,12 +160,7 @@ def train(base: str, paths: Paths, overrides: Sequence[str], options: Sequence[s
 
 def model_overrides(base: str) -> list[str]:
     """What the recipe has to say about this base model."""
-    return [override("model_name_or_path", base), *prompt.template_overrides(base)]
-
-
-def override(key: str, text: str | Path) -> str:
-    """`key=value` for `losia train`, whatever characters the text has."""
-    return f"{key}={json.dumps(str(text))}"
+    return [recipes.override("model_name_or_path", base), *prompt.template_overrides(base)]
 
 
 def training_record(trained: Path) -> dict[str, Any]:
@@ -189,7 +187,7 @@ def _check(model: str) -> None:
     """Refuse what `losia train` would, before minutes are spent on measuring it."""
     from losia_cli.training.model import check_model, settings_of
 
-    recipe = recipes.load(RECIPE, overrides=[override("model_name_or_path", model)])
+    recipe = recipes.load(RECIPE, overrides=[recipes.override("model_name_or_path", model)])
     check_model(recipe.values, settings_of(recipe))
 
 

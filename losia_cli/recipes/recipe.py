@@ -1,7 +1,7 @@
 """A recipe: LLaMA-Factory's YAML or JSON file, a method laid over it, `key=value` on top."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -77,6 +77,21 @@ EVALUATION_KEYS: dict[str, Any] = {
 }
 
 
+def override(key: str, value: Any) -> str:
+    """`key=value` as the command line takes it, whatever characters the value has."""
+    plain = str(value) if isinstance(value, Path) else value
+    return f"{key}={json.dumps(plain, ensure_ascii=False)}"
+
+
+def method_settings(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The `losia_*` keys of a resolved recipe as `LoSiAConfig`'s keyword arguments."""
+    return {
+        key.removeprefix("losia_"): tuple(value) if isinstance(value, list) else value
+        for key, value in values.items()
+        if key.startswith("losia_")
+    }
+
+
 @dataclass(frozen=True)
 class Recipe:
     """What a run is made of.
@@ -94,12 +109,8 @@ class Recipe:
     dropped: dict[str, str]
 
     def method_settings(self) -> dict[str, Any]:
-        """The `losia_*` keys as `LoSiAConfig`'s keyword arguments, lists as tuples."""
-        return {
-            key.removeprefix("losia_"): tuple(value) if isinstance(value, list) else value
-            for key, value in self.values.items()
-            if key.startswith("losia_")
-        }
+        """The `losia_*` keys as `LoSiAConfig`'s keyword arguments."""
+        return method_settings(self.values)
 
     def llamafactory_arguments(self) -> dict[str, Any]:
         """What LLaMA-Factory parses: everything but our keys; `finetuning_type` stays."""

@@ -9,6 +9,7 @@ from losia_cli.data import manifest
 from losia_cli.data.info import names_in
 from losia_cli.data.prepare import Request, prepare, prepare_missing
 from losia_cli.data.sources import SETS
+from losia_cli.errors import UserError
 from losia_cli.quickstart.model import MODEL_FOLDER, cache_folder, prepare_base_model
 from losia_cli.reproduction.cell import BASE, Cell
 from losia_cli.reproduction.miniature import World
@@ -31,6 +32,9 @@ def make(cells: Sequence[Cell], world: World | None, console: Console) -> None:
             prepare_missing(values, console)
     else:
         for name in sorted({name for values in trained for name in names_in(values["dataset"])}):
+            if name not in world.sources:
+                known = ", ".join(world.sources)
+                raise UserError(f"the miniature has no data set {name}; it has {known}")
             prepare(Request(SETS[name], world.sources[name]), world.data, console)
     if any(cell.resolved.values["model_name_or_path"] == packaged_model() for cell in cells):
         prepare_base_model()

@@ -73,7 +73,8 @@ def published() -> paper.Table:
         for one in experiments()
     )
     title = "PEFT's comparison on MetaMathQA, Llama-3.2-3B, beside its numbers on one L40S"
-    return paper.Table(title, ("experiment",), ("GSM8K", "Mem(GB)", "Seconds"), rows)
+    columns = ("GSM8K", "Mem(GB)", "Seconds")
+    return paper.Table(title, ("experiment",), columns, rows, " ".join(_file()["note"].split()))
 
 
 def _experiment(row: Mapping[str, Any]) -> Experiment:

@@ -1,9 +1,7 @@
 """`losia reproduce` from a table's name to the table: plan, check, run, render."""
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from importlib.util import find_spec
 from pathlib import Path
 
 from rich.console import Console
@@ -134,7 +132,8 @@ def _checked(plan: Plan, store: Store) -> list[Cell]:
 def _full(request: Request) -> Callable[[Cell], Cell]:
     from losia_cli.reproduction.inputs import packaged_model
 
-    small = [f"model_name_or_path={packaged_model()}"] if request.table == COMPARE else []
+    model = recipes.override("model_name_or_path", packaged_model())
+    small = [model] if request.table == COMPARE else []
     return lambda cell: _laid_over(cell, lambda _: [*small, *_asked_for(request)])
 
 
@@ -154,7 +153,7 @@ def _world(request: Request) -> Path:
 
 
 def _asked_for(request: Request) -> list[str]:
-    data = [f"eval_data={json.dumps(str(request.data.absolute()))}"] if request.data else []
+    data = [recipes.override("eval_data", request.data.absolute())] if request.data else []
     code = [f"eval_allow_code={_CODE[request.allow_code]}"] if request.allow_code else []
     return [*data, *code, *request.overrides]
 
@@ -208,7 +207,7 @@ def _write(whole: Plan, title: str, store: Store) -> list[Path]:
     page, data, picture = (store.root / f"{whole.table}.{end}" for end in ("md", "csv", "png"))
     write_atomically(page, render.markdown(title, numbers, beside.fields, beside.note))
     write_atomically(data, render.comma_separated(numbers, beside.fields))
-    if whole.table == COMPARE and find_spec("matplotlib"):
+    if whole.table == COMPARE:
         from losia_cli.reproduction.plot import draw
 
         draw(numbers, picture)

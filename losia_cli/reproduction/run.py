@@ -4,7 +4,6 @@ Each cell is a process of its own, `losia train` and, in the same process, `losi
 was cut off goes on from its newest checkpoint or its stored responses.
 """
 
-import json
 import os
 import shlex
 import subprocess
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from losia_cli.processes import StopTogether
+from losia_cli.recipes import override
 from losia_cli.reproduction.cell import BASE, Cell
 from losia_cli.reproduction.store import DONE, Store, failure, gather
 from losia_cli.reproduction.store import missing_suites as missing
@@ -94,13 +94,13 @@ def _command(cell: Cell, store: Store) -> list[str]:
         return ["eval", str(folder), *_suites(_unscored(cell, store)), *_allowed(values)]
     overrides = [
         *cell.all_overrides,
-        f"output_dir={json.dumps(str(folder))}",
+        override("output_dir", folder),
         f"eval_suites=[{','.join(cell.suites)}]",
     ]
     if cell.after is not None:
         adapter = store.adapter(cell.after)
         start = store.merged(cell) if adapter else store.trained(cell.after)
-        overrides.append(f"model_name_or_path={json.dumps(str(start))}")
+        overrides.append(override("model_name_or_path", start))
     saved = any((path / MANIFEST).is_file() for path in folder.glob(f"{PREFIX}*"))
     if saved and never_resumed(values) is None:
         overrides.append("resume_from_checkpoint=true")

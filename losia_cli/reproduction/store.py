@@ -20,7 +20,7 @@ from typing import IO, Any
 from losia_cli.data import manifest
 from losia_cli.data.info import names_in
 from losia_cli.errors import UserError
-from losia_cli.files import sha256_of, write_atomically
+from losia_cli.files import sha256_of, write_atomically, writing_into
 from losia_cli.reproduction.cell import BASE, Cell
 from losia_cli.run_folder import PREFIX, RECORD, WEIGHTS
 
@@ -46,15 +46,10 @@ class Store:
 
     def open(self) -> None:
         """Make the folder, where nothing has been kept yet."""
-        try:
+        with writing_into(self.root, "--output"):
             (self.root / "cells").mkdir(parents=True, exist_ok=True)
             if not (self.root / KIND).is_file():
                 write_atomically(self.root / KIND, json.dumps(self.kind, indent=1))
-        except OSError as error:
-            raise UserError(
-                f"{self.root} cannot be written into ({error.strerror}): name another folder with"
-                " --output DIR"
-            ) from error
 
     def folder(self, cell: Cell) -> Path:
         """The cell's folder."""

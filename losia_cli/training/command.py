@@ -42,7 +42,7 @@ def run(recipe: Recipe, arguments: list[str], console: Console) -> int:
         console.print(f"nothing is left to train: {resume} is the last of a finished run")
         return 0
     if launch.wants_torchrun():
-        settled = [f"resume_from_checkpoint={resume}"] if resume else []
+        settled = [recipes.override("resume_from_checkpoint", resume)] if resume else []
         return launch.torchrun([*arguments, *settled])
     launch.end_in_order()
     try:
@@ -62,9 +62,12 @@ def run(recipe: Recipe, arguments: list[str], console: Console) -> int:
 
 
 def evaluate_after(recipe: Recipe, console: Console) -> None:
-    """Become `losia eval` of what was saved, if the recipe names suites: all memory is free."""
+    """Become `losia eval` of what was saved, if the recipe names suites: all memory is free.
+
+    Of several machines the first one does.
+    """
     wanted = recipe.values.get("do_train") and recipe.values.get("eval_suites")
-    if not wanted or "LOCAL_RANK" in os.environ:
+    if not wanted or "LOCAL_RANK" in os.environ or os.environ.get("NODE_RANK", "0") != "0":
         return
     output = recipe.values["output_dir"]
     console.print(f"evaluating; should it fail, the model is saved: losia eval {output}")

@@ -60,14 +60,16 @@ def torchrun(arguments: list[str]) -> int:
     else:
         command += ["--nnodes", nodes, "--node-rank", environment.get("NODE_RANK", "0")]
         command += ["--master-addr", address, "--master-port", port]
-    # A session of its own: Ctrl-C reaches the workers once, and they are waited for as they save.
+    # A session of its own: Ctrl-C reaches the workers once, from us. The rank that ends first has
+    # saved with all others; where ends are mended by restarts, torchrun itself must know of it.
+    restarted = int(environment.get("MAX_RESTARTS", "0")) > 0 and bool(rendezvous)
     process = subprocess.Popen(
         [*command, "-m", "losia_cli", *arguments],
         env={**environment, _WORKER: "1"},
         start_new_session=True,
     )
     try:
-        with StopTogether(process):
+        with StopTogether(process, past=not restarted):
             return process.wait()
     except Stopped:
         return EXIT_INTERRUPTED

@@ -19,9 +19,10 @@ _GENERATION = "generation_config.json"
 def merge(adapter: Path, output: Path, dtype: str | None = None) -> float:
     """Write `W + scale * B A` for every adapted weight, and all else of the base as it is.
 
-    The base is read in the dtype it was trained in, the sum is made in the adapter's (float32
-    unless it was trained in another) and rounded once. The folder appears under its name when it
-    is whole: written beside it, reloaded and compared bit for bit.
+    The base is the one that was trained on, in the dtype of that computation; the sum is made in
+    the adapter's (float32 unless it was trained in another) and rounded once, to `dtype`. The
+    folder appears under its name when it is whole: written beside it, reloaded and compared bit
+    for bit.
 
     Args:
         adapter: the output_dir of a run that trained an adapter, or one of its checkpoints.
@@ -37,12 +38,13 @@ def merge(adapter: Path, output: Path, dtype: str | None = None) -> float:
     if output.exists():
         raise UserError(f"{output} exists: name a folder that does not, for the merged model")
     found = _adapted(adapter)
-    dtype = dtype or _computed_in(found)
-    model = loading.load_model(found, dtype, "cpu")
+    model = loading.load_model(found, _computed_in(found), "cpu")
     expected = _log_probabilities(model)
+    wanted = getattr(torch, dtype or _computed_in(found))
+    for name, parameter in model.named_parameters():
+        if "lora_" not in name:
+            parameter.data = parameter.data.to(wanted)
     merged = model.merge_and_unload()
-    for parameter in merged.parameters():
-        parameter.data = parameter.data.to(getattr(torch, dtype))
     off = (_log_probabilities(merged) - expected).abs().max().item()
     if not torch.isfinite(torch.tensor(off)):
         raise UserError(f"{adapter} on its base gives numbers that are not finite: nothing written")

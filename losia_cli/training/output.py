@@ -100,13 +100,14 @@ class ExpectSpace(TrainerCallback):
         """Raise a `UserError` if there is too little space."""
         saved = saved_bytes(model)
         kept = [path for path in self._output.glob(f"{PREFIX}*") if path not in self._overwritten]
-        count = min(self._planned(args, state), (args.save_total_limit or sys.maxsize) - len(kept))
+        room = max(0, (args.save_total_limit or sys.maxsize) - len(kept))
+        count = min(self._planned(args, state), room)
         replaced = (path for pattern in WEIGHTS for path in self._output.glob(pattern))
         inside = (path for path in self._overwritten if not path.is_symlink())
         gone = {file for path in inside for file in (path, *path.rglob("*"))}
         freed = sum(file.stat().st_size for file in gone.union(replaced) if file.is_file())
         # What optimizers keep differs too much to be counted.
-        needed = (max(1, 1 + count) * saved - freed) / 1e9
+        needed = ((1 + count) * saved - freed) / 1e9
         place, free = free_disk(self._output)
         if state.is_world_process_zero and free < needed:
             raise UserError(
@@ -159,7 +160,8 @@ def finished(checkpoint: Path, values: Mapping[str, Any]) -> bool:
     last = state["global_step"] >= state["max_steps"] > 0
     same = ours == {key: value for key, value in plan.items() if not key.startswith("(")}
     more = values.get("do_eval") or values.get("do_predict")
-    return last and same and not more and holds_model(Path(values["output_dir"]))
+    output = Path(values["output_dir"])
+    return last and same and not more and _own(checkpoint, output) and holds_model(output)
 
 
 def _expect_first_pissa(checkpoint: Path, output: Path | None) -> None:

@@ -131,8 +131,10 @@ def test_the_papers_numbers_stand_beside_llama_2_7b():
 
 
 def test_a_method_without_sizes_is_refused(saved):
-    with pytest.raises(UserError, match=r"unknown method 'full'.*losia-pro"):
-        run_size_benchmark(StepSettings(saved, ("full",)))
+    for name in ("full", "lokra"):
+        named = rf"unknown method '{name}'.*\(methods: {', '.join(SIZE_METHODS)}\)"
+        with pytest.raises(UserError, match=named):
+            run_size_benchmark(StepSettings(saved, (name,)))
 
 
 def test_every_size_is_measured_in_training_steps_on_the_settings_batch():

@@ -180,6 +180,9 @@ def test_a_disk_too_small_is_found_before_the_first_step(train, monkeypatch, tmp
             with pytest.raises(UserError, match=rf"for the model and {limit or 3} checkpoints"):
                 train(f"of {copies}", **changes)
     monkeypatch.setattr(output, "free_disk", lambda path: (path, 0.0))
+    with pytest.raises(UserError, match="for the model and 0 checkpoints"):
+        first = str(tmp_path / "out/checkpoint-3")
+        train(save_steps=3, save_total_limit=1, resume_from_checkpoint=first)
     with pytest.raises(UserError, match="has 0 GB free"):
         train(overwrite_output_dir=True, save_steps=1)
     assert sorted((tmp_path / "out").rglob("*.safetensors")) == kept

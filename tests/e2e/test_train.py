@@ -6,13 +6,14 @@ import signal
 
 import pytest
 import torch
+from rich.console import Console
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from losia_cli import recipes
 from losia_cli.errors import UserError
 from losia_cli.integrations import llamafactory
 from losia_cli.method import LoSiAConfig, attach
-from losia_cli.training import checkpoints, launch
+from losia_cli.training import checkpoints, command, launch
 from losia_cli.training.checkpoints import newest
 from losia_cli.training.output import finished, left_behind, settle_output
 from tests.e2e.conftest import final_weights, losia
@@ -137,6 +138,9 @@ def test_more_is_asked_of_a_finished_run_or_less_of_it_is_there(train, recipe, t
     assert not nothing_is_left(do_predict=True, eval_dataset="sums")
     assert not nothing_is_left(learning_rate=None)
     assert not nothing_is_left(max_steps=12)
+    train("other", save_steps=9, learning_rate=1e-3)
+    elsewhere = {"output_dir": str(tmp_path / "other"), "resume_from_checkpoint": str(last)}
+    assert not nothing_is_left(**elsewhere), "the model there is another run's"
     saved = tmp_path / "out/model.safetensors"
     saved.unlink()
     assert not nothing_is_left(resume_from_checkpoint=True)
@@ -277,6 +281,16 @@ def test_another_launcher_s_processes(monkeypatch, first):
     assert not launch.wants_torchrun()
     monkeypatch.setenv("LOSIA_WORKER", "1")
     assert not launch.first_process()
+
+
+def test_of_several_machines_the_first_one_evaluates(monkeypatch, recipe, tmp_path):
+    begun = []
+    monkeypatch.setattr(command.os, "execv", lambda _, words: begun.append(words[-2:]))
+    told = recipes.load(recipe(eval_suites=["arc-e"]))
+    for rank in ("1", "0"):
+        monkeypatch.setenv("NODE_RANK", rank)
+        command.evaluate_after(told, Console(quiet=True))
+    assert begun == [["eval", str(tmp_path / "out")]]
 
 
 def test_a_worker_finds_the_checkpoint_of_true_itself(recipe, train, tmp_path):
@@ -573,11 +587,11 @@ def test_help_answers_at_once_and_without_torch():
         used = resource.getrusage(resource.RUSAGE_CHILDREN)
         return used.ru_utime + used.ru_stime
 
-    for command in ([], ["train"]):
+    for words in ([], ["train"]):
         start = spent()
-        result = losia(*command, "--help")
+        result = losia(*words, "--help")
         assert result.returncode == 0
-        assert "losia train" in result.stdout or not command
+        assert "losia train" in result.stdout or not words
         assert spent() - start < 5  # a benchmark says 0.2 s; this only bounds accidents
     loaded = subprocess.run(
         [sys.executable, "-c", "import sys, losia_cli.cli; print('torch' in sys.modules)"],

@@ -93,6 +93,16 @@ def test_the_same_seed_gives_the_same_scores_and_the_base_is_not_measured_twice(
     ]
 
 
+def test_a_folder_that_cannot_be_one_is_named(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    console = Console(quiet=True)
+    with pytest.raises(UserError, match=r"file cannot be written into.*--output DIR"):
+        run.quickstart(tmp_path / "file", None, 42, False, console)
+    with pytest.raises(UserError, match=r"file cannot be written into.*--output DIR"):
+        compare.compare([], "base", tmp_path / "file", 42, console)
+    assert (tmp_path / "file").read_text() == "mine"
+
+
 def test_a_folder_of_something_else_is_left_alone(tmp_path):
     (tmp_path / "data").mkdir()
     with pytest.raises(UserError, match="--output DIR"):

@@ -13,13 +13,17 @@ from losia_cli.data import manifest
 from losia_cli.errors import UserError
 from losia_cli.reproduction import costs
 from losia_cli.reproduction.cell import untrained
-from losia_cli.reproduction.inputs import few_rows
+from losia_cli.reproduction.inputs import few_rows, make, packaged_model
 from losia_cli.reproduction.live import LivePlan, remaining
+from losia_cli.reproduction.miniature import World
+from losia_cli.reproduction.reproduce import Request, plan_of
 from losia_cli.reproduction.run import commands, one_gpu, to_do
 from losia_cli.reproduction.store import DONE, WAITING, failure
 from losia_cli.reproduction.tables import cell
 from losia_cli.run_folder import RECORD
 from losia_cli.training.checkpoints import MANIFEST
+
+COMPARED = Request("compare", datasets=["arc-e"])
 
 
 def finish(one, store, seconds=60.0):
@@ -109,6 +113,19 @@ def test_fewer_rows_than_the_papers_are_told(tmp_path):
     assert "has 1,000 rows, and the table's 50,000" in said
     manifest.write(tmp_path, {name: {"sha256": "a", "rows": 50_000}})
     assert list(few_rows([one])) == []
+
+
+def test_a_set_that_the_miniature_lacks_is_named_with_those_it_has(tmp_path):
+    one = replace(cell("llama2-7b", "metamath", "lora"), common=("dataset=mine",))
+    world = World({}, {"metamathqa": tmp_path, "magicoder": tmp_path}, tmp_path, tmp_path)
+    with pytest.raises(UserError, match=r"no data set mine; it has metamathqa, magicoder"):
+        make([one], world, Console(quiet=True))
+
+
+def test_the_small_model_may_be_in_a_folder_of_any_name(tmp_path, monkeypatch):
+    monkeypatch.setenv("LOSIA_CACHE", str(tmp_path / "my cache #1: x"))
+    models = {each.resolved.values["model_name_or_path"] for each in plan_of(COMPARED).cells}
+    assert models == {packaged_model()}
 
 
 def test_what_stays_of_a_cell_are_its_records(store):

@@ -143,6 +143,16 @@ def test_the_dtype_is_the_runs_unless_another_is_asked_for(
     assert {weight.dtype for weight in saved(tmp_path / "out").values()} == {dtype}
 
 
+def test_another_dtype_does_not_change_which_base_was_trained_on(base, adapted, tmp_path):
+    run = adapted(base, torch.float16)
+    (run / RECORD).write_text(json.dumps({"recipe": {"bf16": True}}))
+    merge(run, tmp_path / "out", "float32")
+    name = "model.embed_tokens.weight"
+    before, after = saved(base)[name], saved(tmp_path / "out")[name]
+    assert torch.equal(after, before.bfloat16().float())
+    assert not torch.equal(after, before.float())
+
+
 # ------------------------------------------------------------------------- what is refused
 
 

@@ -1,9 +1,9 @@
 """What turns a shipped recipe into its miniature: the paper's settings, scaled to tiny models."""
 
-import json
 from typing import Any
 
 from losia_cli.errors import UserError
+from losia_cli.recipes import override
 from losia_cli.reproduction.cell import BASE, Cell
 from losia_cli.reproduction.miniature.documents import ASKED
 from losia_cli.reproduction.miniature.world import World
@@ -51,7 +51,7 @@ def overrides(world: World, cell: Cell) -> list[str]:
     if cell.method != BASE:
         values = cell.resolved.values
         changes |= {"dataset_dir": str(world.data), **_FIXED, **_scaled(values)}
-    return [f"{key}={json.dumps(value)}" for key, value in changes.items()]
+    return [override(key, value) for key, value in changes.items()]
 
 
 def _scaled(values: dict[str, Any]) -> dict[str, Any]:

@@ -9,8 +9,7 @@ from pathlib import Path
 from filelock import FileLock
 from rich.console import Console
 
-from losia_cli.errors import UserError
-from losia_cli.files import sha256
+from losia_cli.files import sha256, writing_into
 from losia_cli.reproduction.miniature import documents, models
 
 MANIFEST = "world.json"
@@ -42,17 +41,12 @@ def make(folder: Path, console: Console) -> World:
         UserError: the folder cannot be written into.
     """
     folder = folder.absolute()
-    try:
+    with writing_into(folder, "--output"):
         folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(folder.with_name(f"{folder.name}.lock")):
             if not _is_whole(folder):
                 console.print(f"making tiny models, rows and documents in {folder}", soft_wrap=True)
                 _make(folder)
-    except OSError as error:
-        raise UserError(
-            f"{folder} cannot be written into ({error.strerror}): name another folder with"
-            " --output DIR"
-        ) from error
     return at(folder)
 
 
