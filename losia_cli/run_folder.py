@@ -1,4 +1,4 @@
-"""What a finished run's folder holds beside its weights: `losia_run.json`."""
+"""What a run's folder holds beside its weights: its record and, of LoSiA, what it trained when."""
 
 import json
 import platform
@@ -11,6 +11,7 @@ from losia_cli.files import write_atomically
 
 PREFIX = "checkpoint-"  # of the folders in it that it can be resumed from
 RECORD = "losia_run.json"
+SELECTIONS = "losia_selections.jsonl"
 WEIGHTS = ("*.safetensors", "pytorch_model*.bin", "adapter_model*.bin")  # of models and adapters
 _PACKAGES = (
     "torch", "transformers", "tokenizers", "llamafactory", "datasets", "accelerate", "peft",

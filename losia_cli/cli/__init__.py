@@ -9,6 +9,7 @@ import warnings
 import typer
 
 from losia_cli.cli import (  # noqa: F401
+    analyze,
     bench,
     chat,
     data,

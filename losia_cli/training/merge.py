@@ -38,9 +38,9 @@ def merge(adapter: Path, output: Path, dtype: str | None = None) -> float:
     if output.exists():
         raise UserError(f"{output} exists: name a folder that does not, for the merged model")
     found = _adapted(adapter)
-    model = loading.load_model(found, _computed_in(found), "cpu")
+    model = loading.load_model(found, computed_in(found), "cpu")
     expected = _log_probabilities(model)
-    wanted = getattr(torch, dtype or _computed_in(found))
+    wanted = getattr(torch, dtype or computed_in(found))
     for name, parameter in model.named_parameters():
         if "lora_" not in name:
             parameter.data = parameter.data.to(wanted)
@@ -62,8 +62,8 @@ def _adapted(folder: Path) -> Checkpoint:
     return found
 
 
-def _computed_in(found: Checkpoint) -> str:
-    """The dtype the base was cast to for training, as the run's recipe says."""
+def computed_in(found: Checkpoint) -> str:
+    """The dtype the base was cast to for training: as the run's recipe says, else as it is kept."""
     recipe = found.recipe
     if recipe.get("bf16") or recipe.get("pure_bf16"):
         return "bfloat16"

@@ -17,7 +17,7 @@ from losia_cli.files import free_disk
 from losia_cli.integrations import llamafactory
 from losia_cli.recipes import Recipe
 from losia_cli.recipes.recipe import MODELS
-from losia_cli.run_folder import PREFIX, RECORD, WEIGHTS, holds_model
+from losia_cli.run_folder import PREFIX, RECORD, SELECTIONS, WEIGHTS, holds_model
 from losia_cli.training import checkpoints
 from losia_cli.training.trainer import saved_bytes
 
@@ -71,7 +71,7 @@ def left_behind(values: Mapping[str, Any], checkpoint: Path | None) -> list[Path
     if not overwrites or _own(checkpoint, output):
         return []
     # an adapter's model card makes the Trainer take the next model for an adapter
-    patterns = [f"{PREFIX}*", "eval", "eval-base", RECORD]
+    patterns = [f"{PREFIX}*", "eval", "eval-base", RECORD, SELECTIONS]
     if output.resolve() not in _models(values):
         patterns += ["adapter_*", "README.md", "pissa_[!i]*"]
         patterns += [] if values.get("pissa_init") else ["pissa_init"]  # written before a step is

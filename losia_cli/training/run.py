@@ -28,6 +28,7 @@ from losia_cli.training.model import settings_of
 from losia_cli.training.output import ExpectSpace, Overwriting, left_behind
 from losia_cli.training.progress import RunProgress, peak_memory
 from losia_cli.training.proof import verify_saved
+from losia_cli.training.selections import RecordSelections
 from losia_cli.training.trainer import (
     let_cpu_ranks_load,
     log_overlap,
@@ -169,6 +170,7 @@ class _Run:
             trainer.add_callback(callback)
         if controller is not None:
             trainer.add_callback(LoSiACallback(controller, loss_of(trainer)))
+            trainer.add_callback(RecordSelections(controller, self.output, self.resume))
             controller.on_selection.append(self._note)
             log_overlap(trainer, self.overlaps)
         save_safely(trainer, self.output, plan)
