@@ -8,7 +8,7 @@ import torch
 from datasets import Dataset
 from transformers import AutoModelForCausalLM
 
-from losia_cli.data.pinned import SOURCES
+from losia_cli.data.sources import SOURCES
 from losia_cli.evaluation.suites import GROUPS, SUITES
 from losia_cli.recipes.recipe import EVALUATION_KEYS
 from tests.models import batches, tiny, weights

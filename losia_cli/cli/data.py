@@ -52,7 +52,7 @@ def prepare(
     from losia_cli.cli.console import plain
     from losia_cli.data.prepare import Request
     from losia_cli.data.prepare import prepare as make
-    from losia_cli.data.sources import SETS, find
+    from losia_cli.data.training_sets import SETS, find
 
     wanted = [find(name) for name in names or SETS]
     if source is not None and len(wanted) != 1:
@@ -82,7 +82,7 @@ def show(
     """
     from losia_cli.cli.console import plain
     from losia_cli.data.show import show as print_set
-    from losia_cli.data.sources import find
+    from losia_cli.data.training_sets import find
 
     print_set(find(name), output, model, rows, plain())
 

@@ -1,1 +1,1 @@
-"""Data sets: what they must look like, and checking that they do."""
+"""Data sets: the paper's, drawn and converted; what any must look like, and checking it."""

@@ -63,9 +63,9 @@ def _tags(column: Field) -> dict[str, str]:
     """
     for author, text in _CHATS:
         if _is(column.part(author), TEXT) and _is(column.part(text), TEXT):
-            speakers = {message.get(author) for message in column.value if message}
+            speakers = [each.get(author) for each in column.value if isinstance(each, dict)]
             usual = _SPEAKERS[_CHATS.index((author, text))]
-            asks, answers = next((pair for pair in _SPEAKERS if speakers & {*pair}), usual)
+            asks, answers = next((p for p in _SPEAKERS if any(s in speakers for s in p)), usual)
             names = (author, text, asks, answers, "system")
             return dict(zip(_DEFAULTS, names, strict=True))
     return {}

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from losia_cli.data.originals import Row
-from losia_cli.data.sources import SPLIT, TrainingSet
+from losia_cli.data.training_sets import SPLIT, TrainingSet
 from losia_cli.errors import UserError, first_line
 
 _ANSWERS_WITHIN = 10.0  # seconds

@@ -19,16 +19,15 @@ from rich.progress import track
 
 from losia_cli import __version__
 from losia_cli.data import hub, info, manifest
-from losia_cli.data import rows as files
 from losia_cli.data.check import dataset_dir, looked_up
 from losia_cli.data.originals import Row, Texts, Unusable
-from losia_cli.data.sources import SETS, SPLIT, TrainingSet
+from losia_cli.data.rows import ORIGINALS, read_original
+from losia_cli.data.training_sets import SETS, SPLIT, TrainingSet
 from losia_cli.errors import UserError
 from losia_cli.files import write_atomically, writing_into
 
 SEED = 42
 _INFO = "dataset_info.json"
-TYPES = (".jsonl", ".json", ".parquet", ".arrow")
 _ROLES = {"instruction": "prompt", "output": "response", "system": "system"}
 _NAMED = 5  # rows of each kind that cannot be used
 
@@ -188,10 +187,10 @@ def _convert(row: Row, wanted: TrainingSet) -> Texts:
 def _expect_type(source: Path) -> None:
     if not source.exists():
         raise UserError(f"--from: there is no file {source}")
-    if source.is_file() and source.suffix not in TYPES:
+    if source.is_file() and source.suffix not in ORIGINALS:
         raise UserError(
-            f"--from: {source} is of no type that is read here: {', '.join(TYPES)}, in the original"
-            " set's columns"
+            f"--from: {source} is of no type that is read here: {', '.join(ORIGINALS)}, in the"
+            " original set's columns"
         )
 
 
@@ -238,7 +237,7 @@ def _make(request: Request, folder: Path, console: Console) -> None:
 def _rows(request: Request) -> Sequence[Row]:
     """The original rows, whose columns are what they should be."""
     wanted, source = request.wanted, request.source
-    rows = hub.download(wanted) if source is None else _read(source)
+    rows = hub.download(wanted) if source is None else read_original(source)
     if not len(rows):
         raise UserError(f"{request.where} holds no rows")
     missing = [column for column in wanted.columns if column not in rows[0]]
@@ -248,14 +247,6 @@ def _rows(request: Request) -> Sequence[Row]:
             f" {', '.join(rows[0]) or 'none'}); {wanted.name} needs {', '.join(wanted.columns)}"
         )
     return rows
-
-
-def _read(source: Path) -> Sequence[Row]:
-    table = files.read(source, original=True)
-    assert table is not None
-    if table.broken:
-        raise UserError(table.broken[0])
-    return table.rows
 
 
 def _drawn(request: Request, rows: Sequence[Row], console: Console) -> Draw:

@@ -18,6 +18,7 @@ JSON_PIECE = 10 << 20  # bytes, and the rest of the line
 CSV_PIECE = 10_000  # rows
 WHOLE = sys.maxsize
 
+ORIGINALS = (".jsonl", ".json", ".parquet", ".arrow")  # what copies of a data set come in
 LARGE = 1 << 29  # bytes; more would take minutes and gigabytes to read, twice
 
 _DECODE = json.JSONDecoder().raw_decode
@@ -80,6 +81,19 @@ def read(path: Path, original: bool = False) -> Table | None:
         if part.broken:
             table.broken.append(part.broken)
     return table
+
+
+def read_original(path: Path) -> list[Row]:
+    """All rows of a copy of a data set, a file or the files of a folder.
+
+    Raises:
+        UserError: there is no such file, its type is none that is read here, or it is broken.
+    """
+    table = read(path, original=True)
+    assert table is not None  # it is read whatever its size
+    if table.broken:
+        raise UserError(table.broken[0])
+    return table.rows
 
 
 def _read_file(path: Path) -> _Part:

@@ -2,7 +2,6 @@
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +9,7 @@ from losia_cli import recipes
 from losia_cli.data import hub, manifest, preview
 from losia_cli.data.check import dataset_faults
 from losia_cli.data.prepare import registered
-from losia_cli.data.sources import SETS, TrainingSet
+from losia_cli.data.training_sets import SETS, TrainingSet
 from losia_cli.errors import UserError
 
 if TYPE_CHECKING:
@@ -22,35 +21,22 @@ _ORDERS = 5  # over which padding is averaged
 _TAKEN_OVER = ("template", "cutoff_len", "train_on_prompt")
 
 
-@dataclass(frozen=True)
-class Padding:
-    """How much of the batches is padding.
-
-    Attributes:
-        batch: rows in each.
-        share: padding tokens among all, 0 to 1; the mean over some random orders of the rows.
-    """
-
-    batch: int
-    share: float
-
-    def __str__(self) -> str:
-        return f"padding: {self.share:.0%} of all tokens in random batches of {self.batch}"
-
-
-def padding(lengths: Sequence[int], batch: int) -> Padding:
-    """What LLaMA-Factory adds to fill every batch up to its longest row.
+def padding(lengths: Sequence[int], batch: int) -> float:
+    """The share of all tokens that LLaMA-Factory adds to fill every batch up to its longest row.
 
     Args:
         lengths: each row's tokens.
         batch: rows in each batch.
+
+    Returns:
+        0 to 1; the mean over some random orders of the rows.
     """
     filled = 0
     for seed in range(_ORDERS):
         order = random.Random(seed).sample(lengths, len(lengths))
         batches = (order[start : start + batch] for start in range(0, len(order), batch))
         filled += sum(len(rows) * -(-max(rows) // _PADDED_TO) * _PADDED_TO for rows in batches)
-    return Padding(batch, 1 - _ORDERS * sum(lengths) / filled)
+    return 1 - _ORDERS * sum(lengths) / filled
 
 
 def show(
@@ -78,7 +64,8 @@ def show(
         console.print(preview.preview(sample, tokenizer, "sft", f"row {number}"))
     console.print(str(preview.lengths(samples, arguments["cutoff_len"])), style="dim")
     batch = recipes.load(wanted.recipe).values["per_device_train_batch_size"]
-    console.print(str(padding([len(ids) for ids in samples["input_ids"]], batch)), style="dim")
+    share = padding([len(ids) for ids in samples["input_ids"]], batch)
+    console.print(f"padding: {share:.0%} of all tokens in random batches of {batch}", style="dim")
 
 
 def listing(folder: Path) -> "Table":

@@ -1,189 +1,80 @@
-"""The sets that the paper trains on, and one more: where they come from, what is made of them."""
+"""The hub's datasets that suites read, at pinned revisions."""
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
-
-from losia_cli.data import originals
-from losia_cli.data.originals import Row, Texts
-from losia_cli.data.pinned import SOURCES
-from losia_cli.errors import UserError
-from losia_cli.spelling import did_you_mean
-
-SPLIT = "train"
 
 
 @dataclass(frozen=True)
-class TrainingSet:
-    """A training set of the paper.
+class Source:
+    """A dataset of the hub that suites read.
 
     Attributes:
-        name: what recipes call it.
-        repository: the dataset's name on the hub.
-        subset: its configuration there.
         revision: the commit it is pinned to.
-        columns: what of its rows is read; the original names.
-        published: how many rows its split is said to hold.
-        rows: how many are drawn; None: all of them, in their order.
-        convert: original row -> the texts that are trained on.
-        template: LLaMA-Factory's name of the prompt; `prompts.TEMPLATES` has it.
-        recipe: the shipped recipe that trains on it, or on another draw of it.
+        folder: what `--data DIR` calls it.
+        columns: what its rows hold, as far as the tasks read it.
+        parts: whether its configurations are folders of their own, as MMLU's subjects are.
     """
 
-    name: str
-    repository: str
-    subset: str | None
     revision: str
+    folder: str
     columns: tuple[str, ...]
-    published: int
-    rows: int | None
-    convert: Callable[[Row], Texts]
-    template: str
-    recipe: str
+    parts: bool = False
 
 
-def find(name: str) -> TrainingSet:
-    """The set of this name.
-
-    Raises:
-        UserError: there is none; the nearest is named.
-    """
-    if name not in SETS:
-        advice = did_you_mean(name, SETS) or f"; there are {', '.join(SETS)}"
-        raise UserError(f"there is no training set {name}{advice}")
-    return SETS[name]
-
-
-def _metamath(name: str, rows: int) -> TrainingSet:
-    return TrainingSet(
-        name,
-        repository="meta-math/MetaMathQA",
-        subset=None,
-        revision="aa4f34d3d2d3231299b5b03d9b3e5a20da45aa18",
-        columns=("query", "response"),
-        published=395_000,
-        rows=rows,
-        convert=originals.metamath,
-        template="losia_metamath",
-        recipe="llama2-7b-metamath",
-    )
-
-
-def _commonsense(
-    name: str,
-    repository: str,
-    subset: str | None,
-    columns: str,
-    published: int,
-    convert: Callable[[Row], Texts],
-    revision: str | None = None,
-) -> TrainingSet:
-    """A set that is trained on whole; by default of the revision that evaluation reads."""
-    return TrainingSet(
-        name,
-        repository,
-        subset,
-        revision or _evaluated(repository),
-        tuple(columns.split()),
-        published,
-        None,
-        convert,
-        template="losia_plain",
-        recipe=f"llama2-7b-{name.replace('_', '-')}",
-    )
-
-
-def _evaluated(repository: str) -> str:
-    """The revision at which evaluation reads a dataset, whichever its configuration."""
-    pins = {path: source.revision for (path, _), source in SOURCES.items()}
-    return pins[repository]
-
-
-_ARC = "question choices answerKey"
-SETS = {
-    each.name: each
-    for each in (
-        _metamath("metamathqa", 50_000),
-        _metamath("metamathqa_30k", 30_000),
-        _metamath("metamathqa_70k", 70_000),
-        TrainingSet(
-            "magicoder",
-            repository="ise-uiuc/Magicoder-Evol-Instruct-110K",
-            subset=None,
-            revision="b0079beaa0361d82412520b873715bee59cc7dd4",
-            columns=("instruction", "response"),
-            published=111_183,
-            rows=50_000,
-            convert=originals.magicoder,
-            template="losia_magicoder",
-            recipe="llama2-7b-magicoder",
-        ),
-        TrainingSet(
-            "alpaca_gpt4",
-            repository="vicgalle/alpaca-gpt4",
-            subset=None,
-            revision="f7e3ded725cb81e8e564e32feb12860f376f2b51",
-            columns=("instruction", "input", "output"),
-            published=52_002,
-            rows=50_000,
-            convert=originals.alpaca,
-            template="losia_alpaca",
-            recipe="llama2-7b-alpaca-gpt4",
-        ),
-        _commonsense("arc_c", "allenai/ai2_arc", "ARC-Challenge", _ARC, 1_119, originals.arc),
-        _commonsense("arc_e", "allenai/ai2_arc", "ARC-Easy", _ARC, 2_251, originals.arc),
-        _commonsense(
-            "hellaswag",
-            "Rowan/hellaswag",
-            None,
-            "ctx endings label",
-            39_905,
-            originals.hellaswag,
-        ),
-        _commonsense(
-            "winogrande",
-            "allenai/winogrande",
-            "winogrande_debiased",  # the one of 9,248 rows, which Table 8 gives
-            "sentence option1 option2 answer",
-            9_248,
-            originals.winogrande,
-        ),
-        _commonsense("piqa", "baber/piqa", None, "goal sol1 sol2 label", 16_113, originals.piqa),
-        _commonsense(
-            "obqa",
-            "allenai/openbookqa",
-            "additional",
-            "question_stem choices answerKey fact1",
-            4_957,
-            originals.openbookqa,
-        ),
-        _commonsense(
-            "siqa",
-            "lighteval/siqa",
-            None,
-            "context question answerA answerB answerC label",
-            33_410,
-            originals.siqa,
-        ),
-        _commonsense(
-            "boolq",
-            "google/boolq",
-            None,
-            "question passage answer",
-            9_427,
-            originals.boolq,
-            revision="35b264d03638db9f4ce671b711558bf7ff0f80d5",
-        ),
-        TrainingSet(  # of `losia reproduce compare`, not of the paper
-            "gsm8k",
-            repository="openai/gsm8k",
-            subset="main",
-            revision=_evaluated("openai/gsm8k"),
-            columns=("question", "answer"),
-            published=7_473,
-            rows=None,
-            convert=originals.gsm8k,
-            template="losia_plain",
-            recipe="compare/smollm2-135m-gsm8k",
-        ),
-    )
+SOURCES: Mapping[tuple[str, str | None], Source] = {
+    ("openai/gsm8k", "main"): Source(
+        "740312add88f781978c0658806c59bc2815b9866", "gsm8k", ("question", "answer")
+    ),
+    ("google-research-datasets/mbpp", "full"): Source(
+        "4bb6404fdc6cacfda99d4ac4205087b89d32030c",
+        "mbpp",
+        ("task_id", "text", "code", "test_list", "test_setup_code"),
+    ),
+    ("cais/mmlu", None): Source(
+        "c30699e8356da336a370243923dbaf21066bb9fe",
+        "mmlu",
+        ("question", "choices", "answer"),
+        parts=True,
+    ),
+    ("allenai/ai2_arc", "ARC-Challenge"): Source(
+        "210d026faf9955653af8916fad021475a3f00453",
+        "arc_challenge",
+        ("question", "choices", "answerKey"),
+    ),
+    ("allenai/ai2_arc", "ARC-Easy"): Source(
+        "210d026faf9955653af8916fad021475a3f00453",
+        "arc_easy",
+        ("question", "choices", "answerKey"),
+    ),
+    ("Rowan/hellaswag", None): Source(
+        "218ec52e09a7e7462a5400043bb9a69a41d06b76",
+        "hellaswag",
+        ("activity_label", "ctx_a", "ctx_b", "endings", "label"),
+    ),
+    ("allenai/winogrande", "winogrande_xl"): Source(
+        "01e74176c63542e6b0bcb004dcdea22d94fb67b5",
+        "winogrande",
+        ("sentence", "option1", "option2", "answer"),
+    ),
+    ("baber/piqa", None): Source(
+        "142f6d7367fd9877f0fb3b5734ea6a545f54cdd1", "piqa", ("goal", "sol1", "sol2", "label")
+    ),
+    ("allenai/openbookqa", "main"): Source(
+        "388097ea7776314e93a529163e0fea805b8a6454",
+        "openbookqa",
+        ("question_stem", "choices", "answerKey"),
+    ),
+    ("lighteval/siqa", None): Source(
+        "54c6a1f8cb6daf4f5abf24a601852612fb35eb25",
+        "social_i_qa",
+        ("context", "question", "answerA", "answerB", "answerC", "label"),
+    ),
+    ("aps/super_glue", "boolq"): Source(
+        "3de24cf8022e94f4ee4b9d55a6f539891524d646", "boolq", ("question", "passage", "label")
+    ),
 }
+
+
+def source(path: str, name: str | None) -> Source | None:
+    """What is known of a dataset and its configuration."""
+    return SOURCES.get((path, name)) or SOURCES.get((path, None))

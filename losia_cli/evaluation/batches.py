@@ -21,20 +21,20 @@ class Limit:
             request is a batch of its own.
         to_generate: likewise where responses are generated, whose steps mostly cost the reading of
             the weights, however many rows there are.
-        requests: requests at most; None for as many as the tokens allow.
+        prompts: prompts at most, with all their choices; None for as many as the tokens allow.
     """
 
     tokens: int
     to_generate: int
-    requests: int | None = None
+    prompts: int | None = None
 
     def generating(self) -> "Limit":
         """The limit where responses are generated."""
         return replace(self, tokens=self.to_generate)
 
     def __str__(self) -> str:
-        if self.requests is not None:
-            return str(self.requests)
+        if self.prompts is not None:
+            return str(self.prompts)
         return f"{self.tokens} tokens, {self.to_generate} to generate"
 
 
@@ -69,8 +69,8 @@ def cut(
     width = height = 0
     for request in requests:
         widened, heightened = max(width, length(request)), height + rows(request)
-        full = limit.requests is not None and batches and len(batches[-1]) >= limit.requests
-        over = limit.requests is None and widened * heightened > limit.tokens
+        full = limit.prompts is not None and batches and len(batches[-1]) >= limit.prompts
+        over = limit.prompts is None and widened * heightened > limit.tokens
         if not batches or full or over:
             batches.append([])
             widened, heightened = length(request), rows(request)

@@ -109,7 +109,7 @@ def _record(folder: Path) -> dict[str, Any]:
 
 def _base_of(adapter: Path, recipe: dict[str, Any]) -> str:
     """What an adapter says of its base or, where it is not found from here, what its run says."""
-    named = _adapter(adapter).get("base_model_name_or_path") or ""
+    named = adapter_settings(adapter).get("base_model_name_or_path") or ""
     run = recipe.get("model_name_or_path")
     if not named and not run:
         raise UserError(f"{adapter} does not say of which model it is: name it, and --adapter")
@@ -121,7 +121,7 @@ def _of_the_base(adapter: Path) -> Path:
 
     That residual is of a random decomposition, and loading would draw another one.
     """
-    if not str(_adapter(adapter).get("init_lora_weights")).startswith("pissa"):
+    if not str(adapter_settings(adapter).get("init_lora_weights")).startswith("pissa"):
         return adapter
     converted = adapter / "pissa_converted"
     if (converted / ADAPTER).is_file():
@@ -180,7 +180,7 @@ def _fits(adapter: Path, model: Path) -> None:
     """Refuse an adapter whose shapes are another model's."""
     from losia_cli.evaluation.loading import adapter_misfit
 
-    made_for = _adapter(adapter).get("base_model_name_or_path")
+    made_for = adapter_settings(adapter).get("base_model_name_or_path")
     misfit = adapter_misfit(adapter, model)
     if misfit:
         raise UserError(
@@ -188,7 +188,12 @@ def _fits(adapter: Path, model: Path) -> None:
         )
 
 
-def _adapter(folder: Path) -> dict[str, Any]:
+def adapter_settings(folder: Path) -> dict[str, Any]:
+    """What an adapter's folder says of it.
+
+    Raises:
+        UserError: it is damaged.
+    """
     return _object(folder / ADAPTER)
 
 

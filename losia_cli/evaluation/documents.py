@@ -1,16 +1,13 @@
 """Where a task's documents come from: pinned revisions of the hub's datasets, or local files."""
 
-import json
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from losia_cli.data.pinned import source
+from losia_cli.data.rows import ORIGINALS, read_original
+from losia_cli.data.sources import source
 from losia_cli.errors import UserError, first_line
 from losia_cli.files import sha256
-
-TYPES = (".jsonl", ".json", ".parquet", ".arrow")
 
 
 @dataclass
@@ -95,10 +92,12 @@ class Splits(dict[str, Any]):
         path = self._file(split)
         if path is None:
             return datasets.Dataset.from_dict({column: [] for column in self._columns})
+        found = read_original(path)
         try:
-            rows = _rows(path)
-        except (OSError, ValueError, TypeError, datasets.exceptions.DatasetsError) as error:
-            raise UserError(f"{path} cannot be read: {first_line(error)}") from error
+            rows = datasets.Dataset.from_list(found)
+        except (ValueError, TypeError) as error:  # pyarrow's
+            several = "a column holds values of several kinds"
+            raise UserError(f"{path}: {several} ({first_line(error)}); it must be one") from error
         _complete(path, rows, self._columns)
         place = path.relative_to(self._documents.data or Path()).as_posix()
         self._documents.used.setdefault("local files", {})[place] = sha256(path)
@@ -106,27 +105,15 @@ class Splits(dict[str, Any]):
         return rows
 
     def _file(self, split: str) -> Path | None:
-        for suffix in TYPES:
+        for suffix in ORIGINALS:
             if (path := self._folder / f"{split}{suffix}").is_file():
                 return path
         if split == self._spare:
             return None
         raise UserError(
-            f"there is no {self._folder / split} with an ending of {', '.join(TYPES)}: --data needs"
-            " a file there, in the original dataset's columns"
+            f"there is no {self._folder / split} with an ending of {', '.join(ORIGINALS)}: --data"
+            " needs a file there, in the original dataset's columns"
         )
-
-
-def _rows(path: Path) -> Any:
-    """The rows of a local file, past every cache of the reader's."""
-    import datasets
-    from pyarrow import parquet  # type: ignore[import-untyped]
-
-    if path.suffix == ".parquet":
-        return datasets.Dataset(parquet.read_table(path))
-    if path.suffix == ".arrow":
-        return datasets.Dataset.from_file(str(path), in_memory=True)
-    return datasets.Dataset.from_list(list(_objects(path)))
 
 
 def _complete(path: Path, rows: Any, columns: tuple[str, ...]) -> None:
@@ -142,23 +129,3 @@ def _complete(path: Path, rows: Any, columns: tuple[str, ...]) -> None:
         if rows.data.column(column).null_count:
             row = rows[column].index(None) + 1
             raise UserError(f"{path}: row {row} has nothing in the column {column}")
-
-
-def _objects(path: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a JSON array, or of a file with an object in each line."""
-    text = path.read_text(encoding="utf-8-sig")
-    whole = text.lstrip().startswith("[")
-    found = enumerate(json.loads(text), 1) if whole else _lines(text)
-    for number, row in found:
-        if not isinstance(row, dict):
-            raise ValueError(f"{'row' if whole else 'line'} {number} is no JSON object")
-        yield row
-
-
-def _lines(text: str) -> Iterator[tuple[int, Any]]:
-    for number, line in enumerate(text.split("\n"), 1):
-        if line.strip():
-            try:
-                yield number, json.loads(line)
-            except json.JSONDecodeError as error:
-                raise ValueError(f"line {number} is no JSON object: {error.msg}") from error

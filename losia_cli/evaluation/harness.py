@@ -24,7 +24,7 @@ from lm_eval.tasks._yaml_loader import load_yaml
 from lm_eval.utils import handle_non_serializable
 from torch.utils import collect_env
 
-from losia_cli.data.pinned import source
+from losia_cli.data.sources import source
 from losia_cli.errors import UserError, first_line
 from losia_cli.evaluation.documents import Documents
 from losia_cli.evaluation.passk import pass_at_k

@@ -11,7 +11,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
 from losia_cli.errors import UserError, first_line
-from losia_cli.evaluation.checkpoint import Checkpoint
+from losia_cli.evaluation.checkpoint import Checkpoint, adapter_settings
 
 # BOS tokens of the families whose models expect one at the start of every text.
 _EXPECTED_BOS = ("<s>", "<bos>", "<|begin_of_text|>")
@@ -102,13 +102,25 @@ def expect_vllm() -> None:
 
 
 def load_vllm(checkpoint: Checkpoint, settings: Mapping[str, Any]) -> Any:
-    """The checkpoint in vLLM, as the harness drives it."""
+    """The checkpoint in vLLM, as the harness drives it.
+
+    Raises:
+        UserError: its adapter is of a kind that vLLM does not take.
+    """
     from lm_eval.models.vllm_causallms import VLLM
+
+    adapter = {} if checkpoint.adapter is None else adapter_settings(checkpoint.adapter)
+    if adapter.get("use_dora"):
+        raise UserError(
+            "--backend vllm: vLLM takes no DoRA adapter: write it into its base first,"
+            f" losia merge {checkpoint.name} MERGED"
+        )
 
     return VLLM(
         pretrained=str(checkpoint.model),
         tokenizer=str(checkpoint.tokenizer),
         lora_local_path=str(checkpoint.adapter) if checkpoint.adapter else None,
+        max_lora_rank=max(16, 1 << (adapter.get("r", 1) - 1).bit_length()),  # 16, 32, 64, ...
         dtype=settings["dtype"],
         add_bos_token=settings["bos"],
         seed=settings["seed"],

@@ -282,10 +282,11 @@ class ResumableLM(HFLM):
         past, logits, tokens = self._read(batch, further)
         rows = [row for row, question in enumerate(batch) for _ in question.choices]
         choices = [choice for question in batch for choice in question.choices]
-        opening = logits[:, -1].float().log_softmax(-1)[rows]
+        opening = logits[:, -1].float().log_softmax(-1)
         firsts = torch.tensor([choice[0] for choice in choices], device=opening.device)
-        scores = opening.gather(1, firsts[:, None])[:, 0].tolist()
-        likely = (opening.argmax(-1) == firsts).tolist()
+        scores = opening[rows, firsts].tolist()
+        likely = (opening.argmax(-1)[rows] == firsts).tolist()
+        del opening, logits  # a GPU has better use for them
         longer = [number for number, choice in enumerate(choices) if len(choice) > 1]
         if longer:
             past.select([rows[number] for number in longer])

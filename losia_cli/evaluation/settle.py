@@ -17,8 +17,7 @@ from losia_cli.evaluation.checkpoint import Checkpoint
 from losia_cli.evaluation.documents import Documents
 from losia_cli.evaluation.judge import judge
 from losia_cli.evaluation.sandbox import Program, Sandbox, find_sandbox, unsandboxed
-from losia_cli.evaluation.suites import Suite
-from losia_cli.recipes.limit import parse
+from losia_cli.evaluation.suites import Suite, parse_limit
 
 UNSANDBOXED = "unsandboxed"
 
@@ -80,7 +79,7 @@ def prepare(request: Request, console: Console) -> Setup:
     config = loading.config_of(found.model)
     stored = getattr(config, "dtype", None) or torch.float32
     computed = stored if dtype == "auto" else getattr(torch, dtype)
-    batch = replace(limit_for(config, computed, _device()), requests=request.batch)
+    batch = replace(limit_for(config, computed, _device()), prompts=request.batch)
     names = request.suites or recipe.get("eval_suites") or ()
     if not names:
         raise UserError(
@@ -158,7 +157,7 @@ def _limit(given: str | int | None, asked: Sequence[Asked]) -> float | None:
         return None
     text = str(given)
     try:
-        number, percent = parse(text)
+        number, percent = parse_limit(text)
     except ValueError:
         raise UserError(f"--limit: {text!r} is neither a number nor a percentage") from None
     if not number > 0:

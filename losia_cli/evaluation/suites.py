@@ -151,3 +151,14 @@ def _stock(name: str) -> Suite:
             f"{advice or '; `losia eval --list` names the suites'}"
         )
     return Suite(name, name, metric="")
+
+
+def parse_limit(text: str) -> tuple[float, bool]:
+    """How many of a task's documents are asked: the number, or the share and True.
+
+    Raises:
+        ValueError: it is neither a whole number nor a percentage.
+    """
+    if text.endswith("%"):
+        return float(text.removesuffix("%")) / 100, True
+    return int(text), False

@@ -1,6 +1,7 @@
 """Putting the method into a model: find its linears, check them, replace them."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -93,16 +94,17 @@ def decoder_layers(model: nn.Module) -> tuple[str, nn.ModuleList]:
     return max(lists, key=lambda item: len(item[1]))
 
 
-def replace_linears(model: PreTrainedModel, config: LoSiAConfig) -> dict[str, SubnetLinear]:
+def replace_linears(
+    model: PreTrainedModel, targets: Sequence[Target], config: LoSiAConfig
+) -> dict[str, SubnetLinear]:
     """Freeze `model`, put a `SubnetLinear` with a random subnet in each target's place.
 
     Returns:
-        The new layers by name, in the order of `find_targets`.
+        The new layers by name, in the order of the targets.
 
     Raises:
-        LoSiAError: as `find_targets`, or `train_embeddings` with a weight tied to a subnet.
+        LoSiAError: `train_embeddings` with a weight tied to a subnet.
     """
-    targets = find_targets(model, config)
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
     tied = head is not None and embedding.weight is head.weight
     _freeze(model, config, tied)

@@ -65,7 +65,7 @@ class LoSiAController:
     def __init__(self, model: PreTrainedModel, config: LoSiAConfig) -> None:
         targets = find_targets(model, config)
         self.config = config
-        self.layers: dict[str, SubnetLinear] = replace_linears(model, config)
+        self.layers: dict[str, SubnetLinear] = replace_linears(model, targets, config)
         self.groups: dict[int, list[str]] = defaultdict(list)
         for target in targets:
             if target.group is not None:

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from losia_cli.data import info
+from losia_cli.data.check import dataset_dir
 from losia_cli.data.info import names_in
-from losia_cli.data.sources import SETS
+from losia_cli.data.training_sets import SETS
+from losia_cli.errors import UserError
 
 HUB = "the Hugging Face hub, unless already in its cache"
 
@@ -81,28 +83,27 @@ def _asked_for(values: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _data(values: dict[str, Any]) -> Iterator[Need]:
-    folder = str(values.get("dataset_dir", "data"))
+    folder = dataset_dir(values)
     elsewhere = folder == "ONLINE" or folder.startswith("REMOTE:")
-    register = Path(folder, "dataset_info.json")
-    registered = {} if elsewhere else _registered(register)
+    there = not elsewhere and Path(folder, "dataset_info.json").is_file()
+    registered = info.read(folder) if there else {}
     for key in ("dataset", "eval_dataset"):
         for name in names_in(values.get(key)):
-            entry = registered.get(name)
             if elsewhere:
                 yield Need(key, f"data {name}", HUB)
-            elif entry is None and name in SETS:
+            elif name in SETS and name not in registered:
                 what = f"data {name}, of {SETS[name].repository}"
                 yield Need(key, what, f"will be prepared from {HUB}")
-            elif entry is None:
-                yield Need(key, f"data {name}", f"not registered in {register}", missing=True)
-            elif not isinstance(entry, dict):
-                yield Need(key, f"data {name}", f"no object in {register}", missing=True)
-            elif "file_name" in entry:
-                file = register.parent / entry["file_name"]
-                yield Need(key, f"data {name}", str(file), missing=not file.exists())
             else:
-                yield Need(key, f"data {entry.get('hf_hub_url', name)}", HUB)
+                yield _registered(key, name, registered, folder)
 
 
-def _registered(register: Path) -> dict[str, Any]:
-    return info.read(str(register.parent)) if register.is_file() else {}
+def _registered(key: str, name: str, entries: dict[str, Any], folder: str) -> Need:
+    try:
+        entry = info.look_up(name, entries, folder)
+    except UserError as error:
+        return Need(key, f"data {name}", str(error), missing=True)
+    if entry is not None:
+        return Need(key, f"data {name}", str(entry.path), missing=not entry.path.exists())
+    on_hub = entries[name].get("hf_hub_url")
+    return Need(key, f"data {on_hub or name}", HUB if on_hub else "not in a local file")

@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from losia_cli.recipes.limit import parse
+from losia_cli.evaluation.suites import parse_limit
 
 _AT_LEAST_1 = (
     "per_device_train_batch_size",
@@ -58,7 +58,7 @@ def out_of_range(key: str, value: Any) -> str | None:
 
 def _is_limit(text: str) -> bool:
     try:
-        number, percent = parse(text)
+        number, percent = parse_limit(text)
     except ValueError:
         return False
     return number > 0 and (number <= 1 or not percent)

@@ -6,7 +6,7 @@ from typing import Any
 
 from losia_cli import paper
 from losia_cli.data.info import names_in
-from losia_cli.data.sources import SETS
+from losia_cli.data.training_sets import SETS
 from losia_cli.errors import UserError
 from losia_cli.files import free_disk
 from losia_cli.recipes.needs import needs_gpu

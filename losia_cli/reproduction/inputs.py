@@ -8,7 +8,7 @@ from rich.console import Console
 from losia_cli.data import manifest
 from losia_cli.data.info import names_in
 from losia_cli.data.prepare import Request, prepare, prepare_missing
-from losia_cli.data.sources import SETS
+from losia_cli.data.training_sets import SETS
 from losia_cli.errors import UserError
 from losia_cli.quickstart.model import MODEL_FOLDER, cache_folder, prepare_base_model
 from losia_cli.reproduction.cell import BASE, Cell

@@ -8,7 +8,7 @@ from losia_cli.data import manifest
 from losia_cli.data import prepare as prepared
 from losia_cli.data.originals import Unusable
 from losia_cli.data.prepare import registered
-from losia_cli.data.sources import SETS
+from losia_cli.data.training_sets import SETS
 from losia_cli.errors import UserError
 from tests.data.originals import ROWS
 from tests.data.test_prepare import copy, made, numbered, record

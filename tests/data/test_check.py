@@ -103,6 +103,15 @@ def test_broken_json_is_placed(tmp_path: Path) -> None:
     one_fault(tmp_path, "rows.json, line 2 is not UTF-8 text")
 
 
+@pytest.mark.parametrize("stray", ["oops", {"role": ["a"], "content": "hi"}, 7, None])
+def test_what_is_no_message_among_messages_is_named(tmp_path: Path, stray: Any) -> None:
+    asked = {"role": "user", "content": "hi"}
+    write(tmp_path, [{"messages": [asked, stray]}, {"messages": [asked, asked]}])
+    found = faults(tmp_path)
+    assert found
+    assert all("rows.json, row 1" in each for each in found)
+
+
 def test_a_broken_row_does_not_hide_the_faults_of_the_others(tmp_path: Path) -> None:
     write(tmp_path, '{"question": "q", "answer": "a"}\n{"question": \n')
     broken, missing = faults(tmp_path)

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from losia_cli import recipes
 from losia_cli.cli import app
-from losia_cli.data.sources import SETS
+from losia_cli.data.training_sets import SETS
 from losia_cli.errors import UserError
 from losia_cli.recipes.needs import needs
 from losia_cli.training.command import run
@@ -140,3 +140,24 @@ def test_training_without_the_hub_names_the_way_round(tmp_path, monkeypatch):
     needed = [need for need in needs(recipe.values) if "google/boolq" in need.what]
     assert [need.missing for need in needed] == [False]
     assert "will be prepared" in needed[0].where
+
+
+@pytest.mark.parametrize(
+    ("entry", "where", "missing"),
+    [
+        ({"file_name": "here.json"}, "here.json", False),
+        ({"file_name": "lost.json"}, "lost.json", True),
+        ({"file_name": None}, "no file_name", True),
+        (7, "must be an object", True),
+        ({"hf_hub_url": "some/where", "file_name": "lost.json"}, "the Hugging Face hub", False),
+        ({"cloud_file_name": "s3://somewhere"}, "not in a local file", False),
+        (None, "there is no data set rows", True),
+    ],
+)
+def test_where_data_is_needed_from_is_where_it_is_looked_up(tmp_path, entry, where, missing):
+    (tmp_path / "here.json").write_text("[]")
+    entries = {} if entry is None else {"rows": entry}
+    (tmp_path / "dataset_info.json").write_text(json.dumps(entries))
+    (found,) = needs({"dataset": "rows", "dataset_dir": str(tmp_path)})
+    assert where in found.where
+    assert found.missing is missing

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from losia_cli.data.prompts import TEMPLATES
-from losia_cli.data.sources import SETS
+from losia_cli.data.training_sets import SETS
 
 GUIDE = (Path(__file__).parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
 TABLES = [line for line in GUIDE.splitlines() if line.startswith("|")]

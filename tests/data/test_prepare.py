@@ -16,7 +16,7 @@ from rich.console import Console
 from losia_cli.data import rows as files
 from losia_cli.data.check import dataset_faults
 from losia_cli.data.prepare import Request, draw, order, prepare, prepare_missing
-from losia_cli.data.sources import SETS, find
+from losia_cli.data.training_sets import SETS, find
 from losia_cli.errors import UserError
 from tests.data.originals import ROWS, UNUSABLE
 

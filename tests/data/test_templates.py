@@ -7,7 +7,7 @@ from transformers import AutoTokenizer
 
 from losia_cli import recipes
 from losia_cli.data.prompts import ALPACA_HEADER, TEMPLATES
-from losia_cli.data.sources import SETS
+from losia_cli.data.training_sets import SETS
 from losia_cli.integrations import llamafactory
 from tests.data.originals import ROWS
 from tests.data.test_prepare import copy, made

@@ -9,7 +9,7 @@ from transformers import AutoTokenizer
 
 from losia_cli import recipes
 from losia_cli.data.prepare import Request, prepare
-from losia_cli.data.sources import SETS
+from losia_cli.data.training_sets import SETS
 from losia_cli.errors import UserError
 from losia_cli.training.command import run
 

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pyarrow import ipc, parquet
 
-from losia_cli.data.pinned import SOURCES
+from losia_cli.data.sources import SOURCES
 from losia_cli.errors import UserError
 from losia_cli.evaluation.documents import Documents
 
@@ -40,6 +40,12 @@ def write_parquet(path, rows):
 def write_arrow(path, rows):
     table = pa.Table.from_pylist(rows)
     with ipc.new_stream(path, table.schema) as file:
+        file.write_table(table)
+
+
+def write_arrow_file(path, rows):
+    table = pa.Table.from_pylist(rows)
+    with ipc.new_file(path, table.schema) as file:
         file.write_table(table)
 
 
@@ -79,6 +85,11 @@ def test_every_format_gives_the_same_rows(folder, kind):
     assert documents.load(*GSM8K)["test"].to_list() == ROWS
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     assert documents.used == {"local files": {f"gsm8k/test.{kind}": digest}}
+
+
+def test_arrow_may_be_a_file_or_a_stream(folder):
+    write_arrow_file(folder / "gsm8k/test.arrow", ROWS)
+    assert load(folder).to_list() == ROWS
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=30)
@@ -159,9 +170,12 @@ def test_a_row_without_a_value_is_named(folder, kind, hole):
 
 BROKEN = {
     "a line that is cut": ('{"question": "What", "ans', "line 2"),
-    "a line that is a number": ("5", "line 2"),
-    "a line that is a list": ('["question", "answer"]', "line 2"),
-    "a value of another kind": ('{"question": ["What?"], "answer": "4"}', "test.jsonl"),
+    "a line that is a number": ("5", "row 2 is 5"),
+    "a line that is a list": ('["question", "answer"]', "row 2 is ["),
+    "a value of another kind": (
+        '{"question": ["What?"], "answer": "4"}',
+        "values of several kinds",
+    ),
 }
 
 
@@ -218,7 +232,7 @@ def test_every_dataset_is_pinned_to_a_commit():
 def test_a_hub_out_of_reach_names_the_dataset_and_the_option(tmp_path):
     code = """
 from losia_cli.errors import UserError
-from losia_cli.data.pinned import SOURCES
+from losia_cli.data.sources import SOURCES
 from losia_cli.evaluation.documents import Documents
 for path, name in [*SOURCES, ("some/where", None)]:
     try:

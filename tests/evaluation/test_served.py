@@ -1,12 +1,16 @@
 """A backend that batches by itself, behind the store: here the harness's own model."""
 
+import json
 import math
+import sys
+from types import ModuleType
 
 import pytest
 from lm_eval.models.huggingface import HFLM
 
 from losia_cli.errors import UserError
 from losia_cli.evaluation import loading, served
+from losia_cli.evaluation.checkpoint import Checkpoint
 from losia_cli.evaluation.served import StoredLM
 from losia_cli.evaluation.store import Store
 from tests.evaluation.conftest import Unwatched, make
@@ -91,3 +95,20 @@ def test_a_missing_backend_is_one_sentence(monkeypatch):
     monkeypatch.setattr(loading, "find_spec", lambda name: None)
     with pytest.raises(UserError, match="vLLM is not installed"):
         loading.expect_vllm()
+
+
+@pytest.mark.parametrize(("rank", "room"), [(1, 16), (16, 16), (17, 32), (64, 64), (320, 512)])
+def test_vllm_is_told_of_an_adapters_rank(monkeypatch, tmp_path, rank, room):
+    told = {}
+    backend = ModuleType("vllm_causallms")
+    backend.VLLM = lambda **given: told.update(given)
+    monkeypatch.setitem(sys.modules, "lm_eval.models.vllm_causallms", backend)
+    settings = {"dtype": "auto", "bos": True, "seed": 1}
+    adapter = tmp_path / "adapter_config.json"
+    adapter.write_text(json.dumps({"r": rank}))
+    found = Checkpoint("run", tmp_path, tmp_path, adapter=tmp_path)
+    loading.load_vllm(found, settings)
+    assert told["max_lora_rank"] == room
+    adapter.write_text(json.dumps({"r": rank, "use_dora": True}))
+    with pytest.raises(UserError, match=r"no DoRA adapter.*losia merge run"):
+        loading.load_vllm(found, settings)

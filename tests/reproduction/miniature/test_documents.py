@@ -7,9 +7,9 @@ import pytest
 from rich.console import Console
 
 from losia_cli.data import manifest
-from losia_cli.data.pinned import SOURCES
 from losia_cli.data.prepare import Request, prepare
-from losia_cli.data.sources import SETS
+from losia_cli.data.sources import SOURCES
+from losia_cli.data.training_sets import SETS
 from losia_cli.evaluation import harness
 from losia_cli.evaluation.documents import Documents
 from losia_cli.evaluation.judge import judge
