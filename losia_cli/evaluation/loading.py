@@ -79,7 +79,10 @@ def load_model(checkpoint: Checkpoint, dtype: str, device: str) -> Any:
         if checkpoint.adapter is not None:
             from peft import PeftModel
 
+            from losia_cli.evaluation.dora import remember_norms
+
             model = PeftModel.from_pretrained(model, str(checkpoint.adapter))
+            remember_norms(model)
         return model.to(device).eval()
     except torch.OutOfMemoryError as error:
         raise UserError(

@@ -21,6 +21,7 @@ from losia_cli.run_folder import versions
 _DECIDE = (
     "batches",
     "decoding",
+    "dora",
     "generation",
     "letter",
     "loading",
