@@ -30,6 +30,17 @@ def free_disk(path: Path) -> tuple[Path, float]:
     return place, shutil.disk_usage(place).free / 1e9
 
 
+def expect_writable(path: Path) -> None:
+    """Refuse a path that cannot be made, as far as permissions and read-only disks tell.
+
+    Raises:
+        UserError: the nearest folder that is there cannot be written into.
+    """
+    place, _ = free_disk(path)
+    if not os.access(place, os.W_OK):
+        raise UserError(f"{path}: {place} cannot be written into: name another folder")
+
+
 @contextmanager
 def writing_into(folder: Path, option: str) -> Iterator[None]:
     """What is done inside writes into a folder, which the user names by an option.

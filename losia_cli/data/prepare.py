@@ -30,6 +30,7 @@ SEED = 42
 _INFO = "dataset_info.json"
 _ROLES = {"instruction": "prompt", "output": "response", "system": "system"}
 _NAMED = 5  # rows of each kind that cannot be used
+_HELD_OUT = ("test", "valid", "dev", "eval")  # what files of other splits begin with
 
 
 @dataclass(frozen=True)
@@ -187,6 +188,12 @@ def _convert(row: Row, wanted: TrainingSet) -> Texts:
 def _expect_type(source: Path) -> None:
     if not source.exists():
         raise UserError(f"--from: there is no file {source}")
+    held_out = [path for path in source.glob("*") if path.name.lower().startswith(_HELD_OUT)]
+    if held_out:
+        raise UserError(
+            f"--from: {source} holds {min(held_out).name}, which is not to be trained on: name the"
+            f" file with the {SPLIT} split"
+        )
     if source.is_file() and source.suffix not in ORIGINALS:
         raise UserError(
             f"--from: {source} is of no type that is read here: {', '.join(ORIGINALS)}, in the"

@@ -29,12 +29,12 @@ def compare(first: Path, second: Path, suites: Sequence[str] = ()) -> dict[str, 
 
     Returns:
         `{"a", "b", "suites": {name: {"metric", "a", "b", "difference", "stderr", "documents",
-        "partial", "gained", "lost", "right"}}}`, shares from 0 to 1, `partial` whether either run
-        was limited, `gained` and `lost` the documents, by task and number, that only the second or
-        only the first answers better. `right` is `{"a", "b", "difference", "stderr"}` of the
-        right choice's log-likelihood in nats, None where it cannot be told: a finer scale than
-        right or wrong, for the same documents. And `"left_out"`: suites whose score is no mean
-        of their documents'.
+        "partial", "settings", "gained", "lost", "right"}}}`, shares from 0 to 1, `partial` whether
+        either run was limited, `settings` those that are not the same, with both values, `gained`
+        and `lost` the documents, by task and number, that only the second or only the first
+        answers better. `right` is `{"a", "b", "difference", "stderr"}` of the right choice's
+        log-likelihood in nats, None where it cannot be told: a finer scale than right or wrong,
+        for the same documents. And `"left_out"`: suites whose score is no mean of their documents'.
 
     Raises:
         UserError: they share no suite that can be compared, or a suite's prompts differ.
@@ -62,9 +62,19 @@ def compare(first: Path, second: Path, suites: Sequence[str] = ()) -> dict[str, 
     for name, suite in found.items():
         suite["metric"] = a["suites"][name]["metric"]
         suite["partial"] = a["suites"][name]["partial"] or b["suites"][name]["partial"]
+        suite["settings"] = _other_settings(a["suites"][name], b["suites"][name])
     left_out = [name for name in shared if name not in found]
     models = {"a": a["model"]["name"], "b": b["model"]["name"]}
     return {**models, "suites": found, "left_out": left_out}
+
+
+def _other_settings(first: Line, second: Line) -> dict[str, list[Any]]:
+    """The settings that move scores and are not the same in both: both values."""
+    ours, theirs = ({**each["generation"], **each["settings"]} for each in (first, second))
+    keys = (key for key in {**ours, **theirs} if key not in ("batch", "device"))
+    return {
+        key: [ours.get(key), theirs.get(key)] for key in keys if ours.get(key) != theirs.get(key)
+    }
 
 
 def _is_mean(suite: Mapping[str, Any], lines: Sequence[Line]) -> bool:
@@ -129,9 +139,15 @@ def table(found: dict[str, Any]) -> Table:
         )
         if suite["right"]:
             view.add_row("  right choice, nats", *_numbers(suite["right"], 1), style="dim")
+    notes = [
+        f"{name} was asked with other settings: {key} {a} in A, {b} in B"
+        for name, suite in found["suites"].items()
+        for key, (a, b) in suite["settings"].items()
+    ]
     if found["left_out"]:
         names = ", ".join(found["left_out"])
-        view.caption = Text(f"left out, whose scores are no means of documents: {names}")
+        notes.append(f"left out, whose scores are no means of documents: {names}")
+    view.caption = Text("\n".join(notes)) if notes else None
     return view
 
 

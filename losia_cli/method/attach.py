@@ -44,9 +44,15 @@ def find_targets(model: PreTrainedModel, config: LoSiAConfig) -> list[Target]:
 
     Raises:
         LoSiAError: the model is quantized, has fused expert weights or no plain linears, a name
-            in `target` matches nothing, or a linear is too small for the rank factor.
+            in `target` matches nothing, a linear is too small for the rank factor, or
+            `train_embeddings` is set and they are tied to the output layer.
     """
     _refuse_what_cannot_work(model)
+    if config.train_embeddings and _are_tied(model):
+        raise LoSiAError(
+            "train_embeddings is set, but the embeddings are tied to the output layer, which "
+            "trains them: leave train_embeddings out, and set output_factor to 1 to train all rows"
+        )
     head = _output_layer(model, config)
     first = 1 if head is not None and head.group == 0 else 0
     targets = [] if head is None else [head]
@@ -101,13 +107,10 @@ def replace_linears(
 
     Returns:
         The new layers by name, in the order of the targets.
-
-    Raises:
-        LoSiAError: `train_embeddings` with a weight tied to a subnet.
     """
     embedding, head = model.get_input_embeddings(), model.get_output_embeddings()
-    tied = head is not None and embedding.weight is head.weight
-    _freeze(model, config, tied)
+    tied = _are_tied(model)
+    _freeze(model, config)
     generator = torch.Generator().manual_seed(config.seed)
     kept = _inputs_kept_anyway(model, config)
     layers = {}
@@ -120,6 +123,11 @@ def replace_linears(
         if tied and target.linear is head:
             tie_embedding(embedding, layer)
     return layers
+
+
+def _are_tied(model: PreTrainedModel) -> bool:
+    head = model.get_output_embeddings()
+    return head is not None and model.get_input_embeddings().weight is head.weight
 
 
 def _refuse_what_cannot_work(model: PreTrainedModel) -> None:
@@ -172,12 +180,7 @@ def _layer_target(name: str, linear: nn.Linear, group: int, config: LoSiAConfig)
     return Target(name, linear, group, rows, columns)
 
 
-def _freeze(model: PreTrainedModel, config: LoSiAConfig, tied: bool) -> None:
-    if config.train_embeddings and tied:
-        raise LoSiAError(
-            "train_embeddings is set, but the embeddings are tied to the output layer, which "
-            "trains them: set output_factor to 1 to train all rows"
-        )
+def _freeze(model: PreTrainedModel, config: LoSiAConfig) -> None:
     model.requires_grad_(False)
     if config.train_norms:
         for module in model.modules():

@@ -88,7 +88,8 @@ def _advice(key: str, value: Any, options: list[Any], choices: list[str]) -> str
         if any(_kind(option) == "a list" for option in options):
             return f"; write {key}: [{value}]"
     elif value is False and "no" in choices:
-        return f'; YAML reads a bare no as false, so quote it, {key}: "no"'
+        typed = f"on a command line '{key}=\"no\"'"
+        return f'; YAML reads a bare no as false, so quote it, {key}: "no" ({typed})'
     elif isinstance(value, float) and value.is_integer() and int in options:
         return f"; write {key}: {int(value)}"
     elif isinstance(value, (int, float)) and str in options:

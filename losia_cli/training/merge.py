@@ -11,9 +11,11 @@ from transformers import AutoConfig, GenerationConfig
 from losia_cli.errors import UserError
 from losia_cli.evaluation import checkpoint, loading
 from losia_cli.evaluation.checkpoint import Checkpoint
+from losia_cli.files import expect_writable
 from losia_cli.training.proof import verify_saved
 
 _GENERATION = "generation_config.json"
+_VALUE_HEAD = "value_head.safetensors"  # of stage rm
 
 
 def merge(adapter: Path, output: Path, dtype: str | None = None) -> float:
@@ -37,6 +39,7 @@ def merge(adapter: Path, output: Path, dtype: str | None = None) -> float:
     """
     if output.exists():
         raise UserError(f"{output} exists: name a folder that does not, for the merged model")
+    expect_writable(output)
     found = _adapted(adapter)
     model = loading.load_model(found, computed_in(found), "cpu")
     expected = _log_probabilities(model)
@@ -58,6 +61,11 @@ def _adapted(folder: Path) -> Checkpoint:
         raise UserError(
             f"{folder} holds no adapter ({checkpoint.ADAPTER}): what full fine-tuning or LoSiA"
             " trained is a whole model, with nothing to merge"
+        )
+    if (found.adapter / _VALUE_HEAD).is_file():
+        raise UserError(
+            f"{folder} is a reward model's, whose {_VALUE_HEAD} no merged model has a place for:"
+            " load the adapter on its base"
         )
     return found
 

@@ -27,6 +27,14 @@ def check_model(values: dict[str, Any], config: LoSiAConfig | None) -> None:
     """Raise a `UserError` if the model is not there or its shapes do not suit LoSiA."""
     name = values["model_name_or_path"]
     settings = _configuration(name, values)
+    adapter = values.get("finetuning_type", "lora") in ("lora", "oft")
+    tied = getattr(settings.get_text_config(), "tie_word_embeddings", False)
+    if values.get("stage") == "rm" and tied and not adapter:
+        raise UserError(
+            f"stage rm: {name} ties its output layer to its embeddings, and LLaMA-Factory cannot"
+            " save such a model with a value head: train an adapter (--method lora) or a model"
+            " that is not tied"
+        )
     if config is None:
         return
     if getattr(settings, "quantization_config", None):

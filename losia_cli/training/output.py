@@ -13,7 +13,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 from transformers.trainer_utils import SaveStrategy
 
 from losia_cli.errors import UserError
-from losia_cli.files import free_disk
+from losia_cli.files import expect_writable, free_disk
 from losia_cli.integrations import llamafactory
 from losia_cli.recipes import Recipe
 from losia_cli.recipes.recipe import MODELS
@@ -40,6 +40,7 @@ def settle_output(recipe: Recipe, warn: Callable[[str], None]) -> Path | None:
         return checkpoint
     if output.exists() and not output.is_dir():
         raise UserError(f"output_dir: {output} is a file; name a folder")
+    expect_writable(output)
     trains = recipe.values.get("do_train")  # what only evaluates leaves all that is there
     if not trains or not output.exists() or not any(output.iterdir()):
         return checkpoint

@@ -343,3 +343,15 @@ def test_a_damaged_record(tmp_path, text):
     source = copy(tmp_path / "copy.jsonl", [ROWS["boolq"][0]])
     with pytest.raises(UserError, match=r"losia_data\.json is damaged: remove it"):
         made(tmp_path, "boolq", source)
+
+
+@pytest.mark.parametrize("name", ["test.jsonl", "validation-00000-of-00001.parquet", "Dev.json"])
+def test_a_folder_with_another_split_in_it_is_not_trained_on(tmp_path, name):
+    source = tmp_path / "gsm8k"
+    source.mkdir()
+    (source / "train.jsonl").write_text('{"question": "1 + 1?", "answer": "#### 2"}\n')
+    (source / name).write_text("{}")
+    request = Request(SETS["gsm8k"], source)
+    with pytest.raises(UserError, match=f"holds {name}, which is not to be trained on"):
+        prepare(request, tmp_path / "data", Console(quiet=True))
+    assert not (tmp_path / "data").exists()

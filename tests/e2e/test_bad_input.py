@@ -5,12 +5,14 @@ import shutil
 
 import pytest
 import torch
+from rich.console import Console
 from safetensors.torch import save_file
 from transformers import Trainer
 
-from losia_cli import recipes
+from losia_cli import files, recipes
 from losia_cli.errors import UserError
 from losia_cli.training import output
+from losia_cli.training.command import look_over
 from tests.e2e.conftest import final_weights, losia, make_model
 
 
@@ -279,3 +281,25 @@ def test_dry_run_trains_nothing(recipe, tmp_path):
     assert "command line" in result.stdout
     assert not (tmp_path / "out").exists()
     assert recipes.load(recipe(), None, ["learning_rate=0.5"]).values["learning_rate"] == 0.5
+
+
+@pytest.mark.parametrize("type_", ["losia", "full"])
+def test_a_tied_model_gets_no_value_head_but_an_adapters(recipe, tied_model, type_):
+    own = {} if type_ == "losia" else {"losia_rank_factor": None, "losia_period": None}
+    tied = {"stage": "rm", "dataset": "pairs", "model_name_or_path": str(tied_model)}
+    told = recipe(**tied, **own, finetuning_type=type_)
+    with pytest.raises(UserError, match=r"stage rm: .* ties its output layer.*--method lora"):
+        look_over(recipes.load(told), Console(quiet=True))
+    look_over(recipes.load(told, "lora"), Console(quiet=True))
+
+
+def test_a_folder_that_cannot_be_made_is_named_before_anything_is_loaded(recipe, monkeypatch):
+    monkeypatch.setattr(files.os, "access", lambda path, mode: False)
+    with pytest.raises(UserError, match=r"cannot be written into: name another folder"):
+        look_over(recipes.load(recipe()), Console(quiet=True))
+
+
+def test_embeddings_tied_to_what_trains_them(recipe, tied_model):
+    told = recipe(model_name_or_path=str(tied_model), losia_train_embeddings=True)
+    with pytest.raises(UserError, match="leave train_embeddings out"):
+        look_over(recipes.load(told), Console(quiet=True))

@@ -112,7 +112,23 @@ def test_what_is_no_share_is_not_compared_in_percent():
     pair = comparison._paired("s", [line(0, 3.0)], [line(0, 3.5)])
     told = []
     for metric in ("likelihood_diff,none", "acc,none"):
-        suites = {"s": pair | {"metric": metric, "partial": False}}
+        suites = {"s": pair | {"metric": metric, "partial": False, "settings": {}}}
         view = comparison.table({"a": "A", "b": "B", "suites": suites, "left_out": []})
         told.append(str(next(iter(view.columns[3].cells))))
     assert told == ["+0.50", "+50.00"]
+
+
+def test_other_settings_are_named(tmp_path):
+    def suite(**settings):
+        return {"settings": {"bos": False, "dtype": "float32", "batch": "8", **settings}}
+
+    plain = {**suite(), "generation": {}}
+    assert comparison._other_settings(plain, {**suite(batch="9"), "generation": {}}) == {}
+    other = {**suite(bos=True), "generation": {"temperature": 0.2}}
+    differ = comparison._other_settings(plain, other)
+    assert differ == {"bos": [False, True], "temperature": [None, 0.2]}
+    numbers = {"a": 0.5, "b": 0.5, "difference": 0.0, "stderr": None, "documents": 1}
+    told = {**numbers, "partial": False, "gained": [], "lost": [], "right": None, "metric": "acc"}
+    found = {"a": "A", "b": "B", "left_out": [], "suites": {"arc-e": {**told, "settings": differ}}}
+    caption = str(comparison.table(found).caption)
+    assert "arc-e was asked with other settings: bos False in A, True in B" in caption

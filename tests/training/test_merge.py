@@ -3,9 +3,10 @@ import json
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from losia_cli import files
 from losia_cli.errors import UserError
 from losia_cli.run_folder import RECORD
 from losia_cli.training import merge as module
@@ -182,6 +183,18 @@ def test_a_folder_that_is_there(base, adapted, refusal, tmp_path):
 def test_an_adapter_of_residual_weights(base, adapted, refusal):
     run = adapted(base, init_lora_weights="pissa")
     assert f"{run / 'pissa_converted'} is not there: train with pissa_convert" in refusal(run)
+
+
+def test_a_reward_models_adapter(base, adapted, refusal):
+    run = adapted(base)
+    save_file({"v_head.summary.weight": torch.zeros(1, 32)}, run / "value_head.safetensors")
+    assert "value_head.safetensors no merged model has a place for" in refusal(run)
+
+
+def test_a_folder_that_cannot_be_written_into(base, adapted, refusal, monkeypatch, tmp_path):
+    run = adapted(base)
+    monkeypatch.setattr(files.os, "access", lambda path, mode: False)
+    assert f"{tmp_path} cannot be written into" in refusal(run)
 
 
 def test_an_adapter_of_another_base(base, adapted, refusal, tmp_path):
