@@ -1,5 +1,6 @@
 """A process of ours that runs another one: a wish to stop reaches both, in order."""
 
+import os
 import signal
 import subprocess
 from contextlib import suppress
@@ -38,13 +39,15 @@ class StopTogether:
     def _ask(self, *_: object) -> None:
         """The first time it may save a checkpoint; the second time it may not."""
         self._asked += 1
-        with suppress(psutil.NoSuchProcess):  # it has just ended
+        with suppress(psutil.NoSuchProcess, ProcessLookupError):  # it has just ended
             asked = psutil.Process(self._process.pid)
             if self._asked == 1:
                 workers = asked.children() if self._past else []
                 _send(signal.SIGINT, workers or [asked])
             else:
-                _send(signal.SIGKILL, [asked, *asked.children(recursive=True)])
+                started = asked.children(recursive=True)  # also in sessions of their own
+                os.killpg(asked.pid, signal.SIGKILL)
+                _send(signal.SIGKILL, started)
 
 
 def _send(number: signal.Signals, processes: list[psutil.Process]) -> None:

@@ -46,6 +46,7 @@ def selections(
     Raises:
         UserError: a run has no record, no linear is of that name, or a file cannot be written.
     """
+    plots.expect_drawable(plot)
     found = {str(run): read_run(run) for run in runs}
     first = next(iter(found.values()))
     drawn = {run: _named(histories, linear) for run, histories in found.items()} if plot else {}
@@ -54,8 +55,7 @@ def selections(
     if json_file is not None:
         _write(json_file, {run: _sides(histories) for run, histories in found.items()})
     if plot is not None:
-        with writing_into(plot.parent, "--plot"):
-            plots.selections(drawn, plot)
+        plots.selections(drawn, plot)
 
 
 def _named(histories: Sequence[History], linear: str | None) -> History:
@@ -138,6 +138,7 @@ def spectrum(
     Raises:
         UserError: a model cannot be had or does not fit its base, or a file cannot be written.
     """
+    plots.expect_drawable(plot)
     found: dict[str, list[Spectrum]] = {}
     for run in runs:
         trained = Trained(run, base)
@@ -153,8 +154,7 @@ def spectrum(
     if json_file is not None:
         _write(json_file, {run: [_plain(one) for one in these] for run, these in found.items()})
     if plot is not None:
-        with writing_into(plot.parent, "--plot"):
-            plots.spectra(found, plot)
+        plots.spectra(found, plot)
 
 
 def _spectrum_table(found: dict[str, list[Spectrum]]) -> Table:

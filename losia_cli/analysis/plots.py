@@ -8,6 +8,24 @@ from matplotlib.figure import Figure
 
 from losia_cli.analysis.selections import SIDES, History, frequency
 from losia_cli.analysis.spectrum import Spectrum
+from losia_cli.errors import UserError
+from losia_cli.files import expect_writable
+
+
+def expect_drawable(path: Path | None) -> None:
+    """Refuse a picture that cannot be written, before there is anything to draw.
+
+    Raises:
+        UserError: its type is none that is drawn, or its folder is not there.
+    """
+    if path is None:
+        return
+    known = Figure().canvas.get_supported_filetypes()
+    if path.suffix.removeprefix(".").lower() not in known:
+        raise UserError(f"--plot: {path} ends in none of {', '.join(sorted(known))}")
+    if not path.parent.is_dir():
+        raise UserError(f"--plot: there is no folder {path.parent}")
+    expect_writable(path.parent)
 
 
 def selections(drawn: Mapping[str, History], path: Path) -> None:
