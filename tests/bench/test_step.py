@@ -78,7 +78,7 @@ def test_what_is_left_open_is_the_presets_or_the_devices():
 )
 def test_settings_that_cannot_be_are_refused(wrong, message):
     with pytest.raises(UserError, match=message):
-        StepSettings(**wrong)
+        run_step_benchmark(StepSettings(**wrong))
 
 
 def test_a_model_that_is_not_there_is_refused(tmp_path):
