@@ -55,7 +55,9 @@ def quickstart(
     console = plain()
     if compare:
         if again:
-            raise UserError("--again: --compare measures anew what OUTPUT/cells does not hold")
+            raise UserError(
+                "--again: with --compare, remove the files in DIR/cells that are to be measured anew"
+            )
         from losia_cli.quickstart.compare import compare_all
 
         kept = output or Path("runs/quickstart-compare")
