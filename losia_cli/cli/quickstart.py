@@ -56,7 +56,7 @@ def quickstart(
     if compare:
         if again:
             raise UserError(
-                "--again: with --compare, remove the files in DIR/cells that are to be measured anew"
+                "--again: with --compare, remove the files in DIR/cells that are to be made anew"
             )
         from losia_cli.quickstart.compare import compare_all
 
