@@ -41,6 +41,30 @@ def expect_writable(path: Path) -> None:
         raise UserError(f"{path}: {place} cannot be written into: name another folder")
 
 
+def refuse_unwritable(path: Path | None) -> None:
+    """Before minutes are spent: there must be a folder for the file that was asked for, if any.
+
+    Raises:
+        UserError: there is none, or the path is a folder's.
+    """
+    if path is not None and (path.is_dir() or not path.parent.is_dir()):
+        raise UserError(f"cannot write {path}: name a file in a folder that exists")
+
+
+def write_json(path: Path | None, content: Any) -> None:
+    """Write the file that was asked for, if any.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    if path is None:
+        return
+    try:
+        path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror}") from error
+
+
 @contextmanager
 def writing_into(folder: Path, option: str) -> Iterator[None]:
     """What is done inside writes into a folder, which the user names by an option.

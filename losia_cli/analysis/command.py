@@ -1,9 +1,9 @@
 """`losia analyze`: read runs, print a table, draw and write what is asked."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from rich.console import Console
@@ -24,7 +24,7 @@ from losia_cli.analysis.selections import (
 from losia_cli.analysis.selections import read as read_run
 from losia_cli.analysis.spectrum import INTRUDER, Spectrum, Trained
 from losia_cli.errors import UserError
-from losia_cli.files import write_atomically, writing_into
+from losia_cli.files import refuse_unwritable, write_json
 
 
 def selections(
@@ -47,13 +47,13 @@ def selections(
         UserError: a run has no record, no linear is of that name, or a file cannot be written.
     """
     plots.expect_drawable(plot)
+    refuse_unwritable(json_file)
     found = {str(run): read_run(run) for run in runs}
     first = next(iter(found.values()))
     drawn = {run: _named(histories, linear) for run, histories in found.items()} if plot else {}
     for run, histories in found.items():
         console.print(_selection_table(run, histories, first))
-    if json_file is not None:
-        _write(json_file, {run: _sides(histories) for run, histories in found.items()})
+    write_json(json_file, {run: _sides(histories) for run, histories in found.items()})
     if plot is not None:
         plots.selections(drawn, plot)
 
@@ -77,8 +77,7 @@ def _selection_table(run: str, histories: Sequence[History], first: Sequence[His
         table.add_column(name, justify="right")
     rows = [*kinds(histories), ("all", list(histories))]
     for kind, these in rows:
-        count = len(these[0].steps) if len({len(one.steps) for one in these}) == 1 else None
-        cells = [f"{count or sum(len(one.steps) for one in these) / len(these):.3g}"]
+        cells = [f"{fmean(len(one.steps) for one in these):.3g}"]
         for name in SIDES:
             of_it = [side(getattr(one, name)) for one in these]
             chance = [by_chance(one, len(h.steps)) for one, h in zip(of_it, these, strict=True)]
@@ -139,6 +138,7 @@ def spectrum(
         UserError: a model cannot be had or does not fit its base, or a file cannot be written.
     """
     plots.expect_drawable(plot)
+    refuse_unwritable(json_file)
     found: dict[str, list[Spectrum]] = {}
     for run in runs:
         trained = Trained(run, base)
@@ -151,8 +151,7 @@ def spectrum(
         )
         found[run] = [trained.spectrum(name, top) for name in names]
     console.print(_spectrum_table(found))
-    if json_file is not None:
-        _write(json_file, {run: [_plain(one) for one in these] for run, these in found.items()})
+    write_json(json_file, {run: [_plain(one) for one in these] for run, these in found.items()})
     if plot is not None:
         plots.spectra(found, plot)
 
@@ -167,8 +166,8 @@ def _spectrum_table(found: dict[str, list[Spectrum]]) -> Table:
         table.add_row(
             run,
             str(len(these)),
-            f"{100 * sum(one.change for one in these) / len(these):.2f} %",
-            f"{sum(one.rank for one in these) / len(these):.1f}",
+            f"{100 * fmean(one.change for one in these):.2f} %",
+            f"{fmean(one.rank for one in these):.1f}",
             f"{sum(one.similarities.sum().item() for one in these) / looked_at:.4f}",
             f"{sum(one.intruders for one in these)} of {looked_at}",
         )
@@ -188,8 +187,3 @@ def _plain(one: Spectrum) -> dict[str, Any]:
         "intruders": one.intruders,
         "similarities": [round(value, 6) for value in one.similarities.tolist()],
     }
-
-
-def _write(path: Path, content: dict[str, Any]) -> None:
-    with writing_into(path.parent, "--json"):
-        write_atomically(path, json.dumps(content, indent=1) + "\n")

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from losia_cli.analysis.selections import SIDES, History, frequency
 from losia_cli.analysis.spectrum import Spectrum
 from losia_cli.errors import UserError
-from losia_cli.files import expect_writable
+from losia_cli.files import refuse_unwritable
 
 
 def expect_drawable(path: Path | None) -> None:
@@ -23,9 +23,7 @@ def expect_drawable(path: Path | None) -> None:
     known = Figure().canvas.get_supported_filetypes()
     if path.suffix.removeprefix(".").lower() not in known:
         raise UserError(f"--plot: {path} ends in none of {', '.join(sorted(known))}")
-    if not path.parent.is_dir():
-        raise UserError(f"--plot: there is no folder {path.parent}")
-    expect_writable(path.parent)
+    refuse_unwritable(path)
 
 
 def selections(drawn: Mapping[str, History], path: Path) -> None:

@@ -1,13 +1,11 @@
 """Run a benchmark, print its table, write its JSON; importing this loads no torch."""
 
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from losia_cli.bench.settings import StepSettings
-from losia_cli.errors import UserError
+from losia_cli.files import refuse_unwritable, write_json
 
 
 def step(settings: StepSettings, json_file: Path | None) -> None:
@@ -16,7 +14,7 @@ def step(settings: StepSettings, json_file: Path | None) -> None:
     Raises:
         UserError: the model cannot be loaded, or `json_file` cannot be written.
     """
-    _refuse_unwritable(json_file)
+    refuse_unwritable(json_file)
     from losia_cli.bench import latency
     from losia_cli.bench.step import render, run_step_benchmark
 
@@ -24,7 +22,7 @@ def step(settings: StepSettings, json_file: Path | None) -> None:
     print(render(result))
     if settings.model == latency.PAPERS_MODEL:
         print("\n" + latency.render([result]))
-    _write(json_file, result)
+    write_json(json_file, result)
 
 
 def sizes(settings: StepSettings, json_file: Path | None) -> None:
@@ -33,12 +31,12 @@ def sizes(settings: StepSettings, json_file: Path | None) -> None:
     Raises:
         UserError: an unknown method, the model cannot be loaded, or `json_file` cannot be written.
     """
-    _refuse_unwritable(json_file)
+    refuse_unwritable(json_file)
     from losia_cli.bench.sizes import render, run_size_benchmark
 
     result = run_size_benchmark(settings, _progress)
     print(render(result))
-    _write(json_file, result)
+    write_json(json_file, result)
 
 
 def compare_latencies(files: Sequence[Path], plot: Path | None) -> None:
@@ -47,7 +45,7 @@ def compare_latencies(files: Sequence[Path], plot: Path | None) -> None:
     Raises:
         UserError: a file is not a measurement like the others, or `plot` cannot be written.
     """
-    _refuse_unwritable(plot)
+    refuse_unwritable(plot)
     from losia_cli.bench import latency
 
     results = latency.read(files)
@@ -64,12 +62,12 @@ def memory(methods: Sequence[str], json_file: Path | None) -> None:
     Raises:
         UserError: an unknown method, or `json_file` cannot be written.
     """
-    _refuse_unwritable(json_file)
+    refuse_unwritable(json_file)
     from losia_cli.bench.memory import render, run_memory_benchmark
 
     result = run_memory_benchmark(methods=methods, progress=_progress)
     print(render(result))
-    _write(json_file, result)
+    write_json(json_file, result)
 
 
 def evaluation(
@@ -85,27 +83,12 @@ def evaluation(
     Raises:
         UserError: an unknown suite, no documents, or `json_file` cannot be written.
     """
-    _refuse_unwritable(json_file)
+    refuse_unwritable(json_file)
     from losia_cli.bench.evaluation import render, run_evaluation_benchmark
 
     result = run_evaluation_benchmark(names, data, limit, repeats, model, _progress)
     print(render(result))
-    _write(json_file, result)
-
-
-def _refuse_unwritable(json_file: Path | None) -> None:
-    """Before minutes are spent: is there a folder to write `json_file` into?"""
-    if json_file is not None and (json_file.is_dir() or not json_file.parent.is_dir()):
-        raise UserError(f"cannot write {json_file}: name a file in a folder that exists")
-
-
-def _write(json_file: Path | None, result: dict[str, Any]) -> None:
-    if json_file is None:
-        return
-    try:
-        json_file.write_text(json.dumps(result, indent=2) + "\n")
-    except OSError as error:
-        raise UserError(f"cannot write {json_file}: {error.strerror}") from error
+    write_json(json_file, result)
 
 
 def _progress(line: str) -> None:

@@ -34,6 +34,7 @@ def selections(
     """Show which neurons LoSiA selected, how often, and how many it kept: Figures 3 and 7.
 
     Beside it stands what a random choice gives. Further runs are compared with the first. Examples:
+
         losia analyze selections runs/llama2-7b-metamath --plot selections.png
 
         losia analyze selections runs/p-1-8 runs/p-1-16 --linear 10.mlp.up_proj --plot both.png

@@ -94,9 +94,13 @@ def test_what_is_refused(train, tmp_path):
     assert "0 linears are called no_proj" in named
     assert "lm_head" in named
     assert "3 linears are called v_proj" in refusal([out], "v_proj", picture, None)
-    assert "there is no folder" in refusal([out], LAST, tmp_path / "none/p.png", None)
+    assert "name a file in a folder that exists" in refusal(
+        [out], LAST, tmp_path / "none/p.png", None
+    )
     assert "p.txt ends in none of" in refusal([out], LAST, tmp_path / "p.txt", None)
-    assert "--json DIR" in refusal([out], LAST, None, tmp_path / "none/n.json")
+    assert "name a file in a folder that exists" in refusal(
+        [out], LAST, None, tmp_path / "none/n.json"
+    )
     assert not picture.exists()
     (out / SELECTIONS).write_text('{"steps": 0}\n')
     assert "is damaged (KeyError" in refusal([out], None, None, None)
