@@ -2,11 +2,12 @@
 
 import json
 from functools import reduce
+from itertools import chain
 from pathlib import Path
 
 import pytest
 import yaml
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from losia_cli import recipes
@@ -57,13 +58,18 @@ def over(below: dict, above: dict) -> dict:
     return {**below, **above, **joined}
 
 
-def whole(tree) -> dict:
+def lowest_first(tree) -> list[dict]:
     values, below = tree
-    return reduce(over, [*map(whole, below), values], {})
+    return [*chain.from_iterable(map(lowest_first, below)), values]
+
+
+def whole(tree) -> dict:
+    return reduce(over, lowest_first(tree), {})
 
 
 @settings(max_examples=60)
 @given(TREES)
+@example(({"a": 0}, [({"c": {"x": 0}}, ()), ({"c": {}}, [({"c": 0}, ())])]))
 def test_what_is_named_later_wins_and_a_recipes_own_values_win_over_all(tmp_path_factory, tree):
     recipe = recipes.load(plant(tree, tmp_path_factory.mktemp("tree")))
     assert recipe.values == whole(tree)
