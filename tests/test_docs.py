@@ -9,8 +9,8 @@ from datasets import Dataset
 from transformers import AutoModelForCausalLM
 
 from losia_cli.data.sources import SOURCES
+from losia_cli.evaluation.keys import EVALUATION_KEYS
 from losia_cli.evaluation.suites import GROUPS, SUITES
-from losia_cli.recipes.recipe import EVALUATION_KEYS
 from tests.models import batches, tiny, weights
 
 ROOT = Path(__file__).parent.parent

@@ -2,11 +2,13 @@
 
 import hashlib
 import json
+import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from losia_cli.data.info import Entry
+from losia_cli.data.training_sets import SEED, SETS
 from losia_cli.errors import UserError
 from losia_cli.files import sha256, write_atomically
 
@@ -45,13 +47,27 @@ def fault(entry: Entry) -> str | None:
     if record is None or entry.path != prepared(entry.info.parent, entry.name):
         return None
     if not entry.path.is_file():
-        return f"{entry.path} is missing: make it with `losia data prepare {entry.name}`"
+        return f"{entry.path} is missing: make it with `{_command(entry, record)}`"
     if digest(entry.path) != record["sha256"]:
         return (
             f"{entry.path} is not as it was prepared ({MANIFEST} has another SHA-256): make it anew"
-            f" with `losia data prepare {entry.name}`, or register your own rows by another name"
+            f" with `{_command(entry, record)}`, or register your own rows by another name"
         )
     return None
+
+
+def _command(entry: Entry, record: Mapping[str, Any]) -> str:
+    """What made the set."""
+    rows = record.get("rows asked for", "all")
+    usual = SETS[entry.name].rows if entry.name in SETS else None
+    given = {
+        "--from": record.get("source", {}).get("file"),
+        "--rows": None if rows == (usual or "all") else rows,
+        "--seed": None if record.get("seed") == SEED else record.get("seed"),
+        "--output": None if entry.info.parent == Path("data") else entry.info.parent,
+    }
+    options = [str(part) for pair in given.items() if pair[1] is not None for part in pair]
+    return shlex.join(["losia", "data", "prepare", entry.name, *options])
 
 
 def prepared(folder: Path, name: str) -> Path:

@@ -22,11 +22,10 @@ from losia_cli.data import hub, info, manifest
 from losia_cli.data.check import dataset_dir, looked_up
 from losia_cli.data.originals import Row, Texts, Unusable
 from losia_cli.data.rows import ORIGINALS, read_original
-from losia_cli.data.training_sets import SETS, SPLIT, TrainingSet
+from losia_cli.data.training_sets import SEED, SETS, SPLIT, TrainingSet
 from losia_cli.errors import UserError
 from losia_cli.files import write_atomically, writing_into
 
-SEED = 42
 _INFO = "dataset_info.json"
 _ROLES = {"instruction": "prompt", "output": "response", "system": "system"}
 _NAMED = 5  # rows of each kind that cannot be used

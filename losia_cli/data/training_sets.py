@@ -10,6 +10,7 @@ from losia_cli.errors import UserError
 from losia_cli.spelling import did_you_mean
 
 SPLIT = "train"
+SEED = 42  # of which rows are drawn
 
 
 @dataclass(frozen=True)

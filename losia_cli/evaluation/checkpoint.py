@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from losia_cli.errors import UserError, first_line
+from losia_cli.evaluation.keys import EVALUATION_KEYS
 from losia_cli.files import sha256
-from losia_cli.recipes.recipe import EVALUATION_KEYS
 from losia_cli.run_folder import PREFIX, RECORD, WEIGHTS
 
 ADAPTER = "adapter_config.json"

@@ -7,9 +7,11 @@ from functools import cache
 from typing import Any, Literal, Union, get_type_hints
 
 from losia_cli.errors import UserError
+from losia_cli.evaluation import suites
+from losia_cli.evaluation.keys import EVALUATION_KEYS
 from losia_cli.recipes.needs import packages
 from losia_cli.recipes.ranges import out_of_range
-from losia_cli.recipes.recipe import EVALUATION_KEYS, OTHERS_KEYS, Recipe
+from losia_cli.recipes.recipe import OTHERS_KEYS, Recipe
 from losia_cli.recipes.values import misfit
 from losia_cli.spelling import did_you_mean
 
@@ -156,8 +158,6 @@ def _unpackable(recipe: Recipe) -> Iterator[str]:
 
 def _no_suites(recipe: Recipe) -> Iterator[str]:
     """What `losia eval` would refuse after the training, hours later."""
-    from losia_cli.evaluation import suites
-
     names = recipe.values.get("eval_suites") or []
     if not isinstance(names, list) or not names:
         return

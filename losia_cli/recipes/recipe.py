@@ -4,9 +4,10 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from losia_cli.errors import UserError
+from losia_cli.evaluation.keys import EVALUATION_KEYS
 from losia_cli.recipes.layers import BROKEN_REFERENCE, Layer, header, layers, merged, sources
 from losia_cli.recipes.needs import needs
 from losia_cli.recipes.shipped import ablations, file, methods, overlay, shipped
@@ -64,17 +65,6 @@ PATHS = (
     "resume_from_checkpoint",
     "eval_data",
 )
-
-# What is evaluated after training, and how: `losia eval` reads them from the run's record.
-EVALUATION_KEYS: dict[str, Any] = {
-    "eval_suites": list[str],
-    "eval_data": str,
-    "eval_limit": int | str,
-    "eval_dtype": Literal["auto", "float32", "bfloat16", "float16"],
-    "eval_allow_code": bool | Literal["unsandboxed"],
-    "eval_temperature": float,
-    "eval_top_p": float,
-}
 
 
 def override(key: str, value: Any) -> str:

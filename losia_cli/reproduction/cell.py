@@ -6,9 +6,9 @@ from pathlib import PurePath
 from typing import Any
 
 from losia_cli import recipes
+from losia_cli.evaluation.keys import EVALUATION_KEYS
 from losia_cli.files import sha256_of
 from losia_cli.recipes import Recipe
-from losia_cli.recipes.recipe import EVALUATION_KEYS
 from losia_cli.training.checkpoints import recipe_plan
 
 BASE = "base"  # the method of a cell that trains nothing

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from losia_cli.errors import UserError
+from losia_cli.evaluation.keys import EVALUATION_KEYS
 from losia_cli.files import write_atomically
-from losia_cli.recipes.recipe import EVALUATION_KEYS
 from losia_cli.run_folder import PREFIX
 
 MANIFEST = "losia_checkpoint.json"

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shlex
 import subprocess
 import sys
 
@@ -15,6 +16,7 @@ from typer.testing import CliRunner
 
 from losia_cli import recipes
 from losia_cli.cli import app
+from losia_cli.data.check import dataset_faults
 from losia_cli.data.training_sets import SETS
 from losia_cli.errors import UserError
 from losia_cli.recipes.needs import needs
@@ -63,6 +65,20 @@ def test_what_cannot_be_shown(tmp_path, boolq):
     (tmp_path / "data/boolq.jsonl").write_text("{}\n")
     with pytest.raises(UserError, match="not as it was prepared"):
         losia("data", "show", "boolq", *where)
+
+
+def test_a_set_is_made_anew_by_the_command_that_is_named(tmp_path):
+    source = copy(tmp_path / "a copy.jsonl", numbered(40))
+    folder = tmp_path / "my data"
+    options = ("--from", source, "--rows", 9, "--seed", 7, "--output", folder)
+    losia("data", "prepare", "metamathqa", *options)
+    path = folder / "metamathqa.jsonl"
+    before = path.read_bytes()
+    path.unlink()
+    (fault,) = dataset_faults({"dataset": "metamathqa", "dataset_dir": str(folder)})
+    _, *named = shlex.split(fault.split("`")[1])
+    losia(*named)
+    assert path.read_bytes() == before
 
 
 def test_a_copy_is_of_one_set(boolq):
