@@ -7,7 +7,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from losia_cli.evaluation.results import is_share, right_choice
+from losia_cli.evaluation.results import is_share, left_out, right_choice
 from losia_cli.evaluation.suites import GROUPS, SUITES
 
 
@@ -67,10 +67,7 @@ def _notes(suite: Mapping[str, Any]) -> str:
         notes.append(f"the paper: {suite['paper']:.2f}")
     if suite["partial"]:
         notes.append("partial")
-    if suite["tasks"] < suite["of_tasks"]:
-        notes.append(f"{suite['tasks']} of {suite['of_tasks']} tasks")
-    if suite["truncated"]:
-        notes.append(f"{suite['truncated']} prompts cut")
+    notes += left_out(suite)
     if suite.get("sandbox"):
         verdicts = ", ".join(
             f"{count} {name}" for name, count in suite["verdicts"].items() if count

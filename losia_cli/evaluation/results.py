@@ -159,6 +159,16 @@ def headline(suite: Suite, raw: Mapping[str, Any]) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def left_out(scored: Mapping[str, Any]) -> list[str]:
+    """What a suite's score lacks beside documents, in words: tasks, what was cut off prompts."""
+    found = []
+    if scored["tasks"] < scored["of_tasks"]:
+        found.append(f"{scored['tasks']} of {scored['of_tasks']} tasks")
+    if scored["truncated"]:
+        found.append(f"{scored['truncated']} prompts cut")
+    return found
+
+
 def _root(suite: Suite, raw: Mapping[str, Any]) -> str:
     return suite.task if suite.task in raw["results"] else next(iter(raw["results"]))
 

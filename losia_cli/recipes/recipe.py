@@ -73,6 +73,11 @@ def override(key: str, value: Any) -> str:
     return f"{key}={json.dumps(plain, ensure_ascii=False)}"
 
 
+def ablated(method: str) -> set[str]:
+    """The keys that an ablation changes of the method that it is one of; none of a method's own."""
+    return set(layers(overlay(method))[-1].values) if method in ablations() else set()
+
+
 def method_settings(values: Mapping[str, Any]) -> dict[str, Any]:
     """The `losia_*` keys of a resolved recipe as `LoSiAConfig`'s keyword arguments."""
     return {

@@ -47,6 +47,12 @@ class Cell:
         return replace(self, overrides=(*self.overrides, f"seed={seed}"), after=after)
 
     @property
+    def own_keys(self) -> set[str]:
+        """The keys that tell the cell from others of its table: its overrides', an ablation's."""
+        keys = {text.partition("=")[0] for text in self.overrides}
+        return keys | recipes.ablated(self.method)
+
+    @property
     def all_overrides(self) -> tuple[str, ...]:
         """Everything that is laid over the recipe and the method, in turn."""
         return (*self.overrides, *self.common)
@@ -59,7 +65,7 @@ class Cell:
 
     @cached_property
     def identity(self) -> str:
-        """A hash over everything that decides the scores."""
+        """A hash over all of the recipe that decides the scores; `agreement` looks at the rest."""
         values = self.resolved.values
         decides: dict[str, Any] = {
             key: values[key] for key in EVALUATION_KEYS if key in values and key not in _NO_SCORE

@@ -1,17 +1,18 @@
 """The numbers of a plan: ours by row and column, beside the paper's."""
 
-from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean, stdev
 from typing import Any
 
 from losia_cli import paper
 from losia_cli.analysis.continual import metrics
+from losia_cli.evaluation.results import left_out
 from losia_cli.reproduction.cell import BASE, Cell
 from losia_cli.reproduction.place import Place
 from losia_cli.reproduction.plan import Plan
-from losia_cli.reproduction.tables import ALONE, published
+from losia_cli.reproduction.tables import ALONE, places, published
 
 HOURS = "Time(h)"  # of the longest training of a row
 HOURS_TOGETHER = "Time(h), 8 sets"
@@ -37,7 +38,7 @@ class Number:
         error: the deviation between seeds or, of a single one, the harness's standard error.
         seeds: how many were measured.
         paper: the paper's; None where it prints none.
-        note: what ours is of, where that is not the whole: a part of the documents, a rate.
+        note: what ours is of, where that is not the whole: documents, seeds, sets; or a rate.
         digits: how many are shown after the point.
     """
 
@@ -70,23 +71,27 @@ def collect(plan: Plan, find: Find) -> Numbers:
     if plan.table == "table5":
         return _sequences(collect(replace(plan, table="table12"), find))
     beside = published(plan.table)
+    trained_on: dict[Row, set[str]] = defaultdict(set)  # in the whole table
+    for place in places(plan.table):
+        trained_on[place.row].add(place.cell.dataset)
     grouped: dict[Row, dict[str, list[Place]]] = defaultdict(lambda: defaultdict(list))
     for place in plan.places:
         grouped[place.row][place.column].append(place)
     rows: Numbers = {}
     for row, columns in grouped.items():
         printed = _printed(beside, row)
-        means = {name: _means(places, find) for name, places in columns.items()}
+        means = {name: _means(found, find) for name, found in columns.items()}
         best = _best(columns, means)
         scores = {
-            name: _chosen(places, means[name], best.get(places[0].cell.dataset), printed.get(name))
-            for name, places in columns.items()
+            name: _chosen(found, means[name], best.get(found[0].cell.dataset), printed.get(name))
+            for name, found in columns.items()
         }
         if AVERAGE in beside.columns and AVERAGE not in scores:
             scores[AVERAGE] = _average(scores, beside, printed.get(AVERAGE))
-        found = {**_costs(columns, best, beside, printed, find), **scores}
-        ours = [name for name in found if name not in beside.columns]
-        rows[row] = {name: found[name] for name in [*beside.columns, *ours] if name in found}
+        costs = _costs(columns, trained_on[row], best, beside, printed, find)
+        whole = {**costs, **scores}
+        ours = [name for name in whole if name not in beside.columns]
+        rows[row] = {name: whole[name] for name in [*beside.columns, *ours] if name in whole}
     return rows
 
 
@@ -95,20 +100,21 @@ def _sequences(numbers: Numbers) -> Numbers:
     summed: Numbers = {}
     for method in dict.fromkeys(method for method, _ in numbers):
         tasks = [task for other, task in numbers if other == method]
-        ours = {
+        parts = {
             column: [
-                number.ours
+                number
                 for task in tasks
                 if (number := numbers[method, task].get(column)) and number.ours is not None
             ]
             for column in (*tasks, ALONE)
         }
-        whole = all(len(scores) == len(tasks) for scores in ours.values())
+        whole = all(len(found) == len(tasks) for found in parts.values())
+        ours = {name: _values(found) for name, found in parts.items()}
         found = metrics([ours[last] for last in tasks], ours[ALONE]) if whole else {}
         printed = {name: paper.value(5, name, method=method) for name in paper.table(5).columns}
+        of = [part for found in parts.values() for part in found]
         summed[(method,)] = {
-            name: Number(found.get(name), seeds=int(whole), paper=value)
-            for name, value in printed.items()
+            name: _of_numbers(found.get(name), of, value) for name, value in printed.items()
         }
     return summed
 
@@ -128,10 +134,10 @@ def _best(
     All else is read at it: what a model forgot is not another one's than what it learned.
     """
     best: dict[str, Row] = {}
-    for name, places in columns.items():
+    for name, found in columns.items():
         if tried := means[name]:
             chosen = max(tried, key=lambda setting: tried[setting].ours or 0.0)
-            best.setdefault(places[0].cell.dataset, chosen)
+            best.setdefault(found[0].cell.dataset, chosen)
     return best
 
 
@@ -149,13 +155,19 @@ def _chosen(
     places: Sequence[Place], means: Mapping[Row, Number], chosen: Row | None, printed: float | None
 ) -> Number:
     """The number at the chosen setting, with a note of what was chosen among."""
+    settings = Counter(_setting(place.cell) for place in places)  # -> its seeds
+    if len(settings) == 1:  # what another column of the training set chose among is not asked
+        (chosen,) = settings
     if chosen is None or chosen not in means:
         return Number(None, paper=printed)
-    settings = {_setting(place.cell) for place in places}
-    among = f"{', '.join(chosen)}, of {len(means)} of {len(settings)} tried"
-    found = means[chosen]
-    note = "; ".join(text for text in (found.note, among if len(settings) > 1 else "") if text)
-    return Number(found.ours, found.error, found.seeds, printed, note)
+    found, notes = means[chosen], []
+    if found.note:
+        notes.append(found.note)
+    if len(settings) > 1:
+        notes.append(f"{', '.join(chosen)}, of {len(means)} of {len(settings)} tried")
+    if found.seeds < settings[chosen]:
+        notes.append(f"{found.seeds} of {settings[chosen]} seeds")
+    return Number(found.ours, found.error, found.seeds, printed, "; ".join(notes))
 
 
 def _setting(cell: Cell) -> Row:
@@ -167,7 +179,8 @@ def _read(place: Place, result: Result | None) -> Number | None:
     scored = (result or {}).get("scores", {}).get(place.reading.suite)
     if scored is None:
         return None
-    note = f"{scored['documents']} of {scored['of']} documents" if scored["partial"] else ""
+    part = [f"{scored['documents']} of {scored['of']} documents"] if scored["partial"] else []
+    note = ", ".join([*part, *left_out(scored)])
     if place.reading.domain:
         return Number(100 * scored["domains"][place.reading.domain], None, 1, note=note)
     found = scored["also"][place.reading.also] if place.reading.also else scored
@@ -176,7 +189,7 @@ def _read(place: Place, result: Result | None) -> Number | None:
 
 
 def _mean(ones: Sequence[Number]) -> Number:
-    values = [one.ours for one in ones if one.ours is not None]
+    values = _values(ones)
     error = stdev(values) if len(values) > 1 else ones[0].error
     return Number(fmean(values), error, len(values), note=ones[0].note)
 
@@ -184,9 +197,21 @@ def _mean(ones: Sequence[Number]) -> Number:
 def _average(scores: Mapping[str, Number], beside: paper.Table, printed: float | None) -> Number:
     """Of all the paper's columns of scores, or of none."""
     found = [scores.get(name) for name in _scored(beside)]
-    values = [one.ours for one in found if one is not None and one.ours is not None]
-    whole = len(values) == len(found)
-    return Number(fmean(values) if whole else None, seeds=int(whole), paper=printed)
+    ones = [one for one in found if one is not None and one.ours is not None]
+    whole = len(ones) == len(found)
+    return _of_numbers(fmean(_values(ones)) if whole else None, ones, printed)
+
+
+def _values(ones: Sequence[Number]) -> list[float]:
+    return [one.ours for one in ones if one.ours is not None]
+
+
+def _of_numbers(value: float | None, ones: Sequence[Number], printed: float | None) -> Number:
+    """A number made of others, which says so where one of them is not of the whole."""
+    if value is None:
+        return Number(None, paper=printed)
+    note = "of starred numbers" if any(one.note for one in ones) else ""
+    return Number(value, None, min(one.seeds for one in ones), printed, note)
 
 
 def _scored(beside: paper.Table) -> list[str]:
@@ -196,6 +221,7 @@ def _scored(beside: paper.Table) -> list[str]:
 
 def _costs(
     columns: Mapping[str, Sequence[Place]],
+    trained_on: Collection[str],
     best: Mapping[str, Row],
     beside: paper.Table,
     printed: Mapping[str, float | None],
@@ -203,34 +229,50 @@ def _costs(
 ) -> dict[str, Number]:
     """The longest training and the largest memory of a row's cells, as the paper's Table 1 has it.
 
-    Table 2's hours are of all trainings together. The loss on held-out rows is the lowest, so that
-    of the rate that is best by it.
+    A note names the training sets that they are of, where the whole table's row has more. Table 2's
+    hours are of all trainings together.
     """
-    cells = [place.cell for found in columns.values() for place in found]
+    cells = list(dict.fromkeys(place.cell for found in columns.values() for place in found))
     if MEMORY not in beside.columns or cells[0].method == BASE:
         return {}
     runs = _runs(cells, find)
-    seconds = _seconds(runs)
-    memory = [run["peak_memory_bytes"] for run in runs]
+    fresh = {cell: run for cell, run in runs.items() if not run["resumed_from"]}
+    memory = [run["peak_memory_bytes"] for run in runs.values()]
     largest = max(memory) / 1e9 if memory else None
-    found = {MEMORY: Number(largest, paper=printed.get(MEMORY))}
+    note = _of_sets(runs, trained_on)
+    found = {MEMORY: Number(largest, paper=printed.get(MEMORY), note=note)}
     if KEPT in beside.columns:
-        fresh = (run["kept_for_backward_bytes"] for run in runs if not run["resumed_from"])
-        kept = [one for one in fresh if one is not None]  # of the first batch
-        found[KEPT] = Number(max(kept) / 1e9 if kept else None)
-    losses = [run["held_out_loss"] for run in runs if run.get("held_out_loss") is not None]
-    if LOSS in beside.columns and losses:
+        kept = [run["kept_for_backward_bytes"] for run in fresh.values()]
+        known = [one for one in kept if one is not None]  # of the first batch
+        found[KEPT] = Number(max(known) / 1e9 if known else None)
+    if LOSS in beside.columns and (losses := _losses(runs)):
         found[LOSS] = Number(min(losses), digits=3)
-    longest = max(seconds) if seconds else None
+    # the first part of a resumed training was not counted
+    longest = max((run["seconds"] for run in fresh.values()), default=None)
     if SECONDS in beside.columns:
         return found | {SECONDS: Number(longest, paper=printed.get(SECONDS))}
-    column = HOURS
+    column, note = HOURS, _of_sets(fresh, trained_on)
     if HOURS_TOGETHER in beside.columns:
-        column, longest = HOURS_TOGETHER, _together(columns, best, beside, find)
+        column, note, longest = HOURS_TOGETHER, "", _together(columns, best, beside, find)
     hours = None if longest is None else longest / 3600
     found[column] = Number(None, paper=printed.get(column))
     measured = column + PRO * (cells[0].method == "losia-pro")
-    return found | {measured: Number(hours, paper=printed.get(measured))}
+    return found | {measured: Number(hours, paper=printed.get(measured), note=note)}
+
+
+def _losses(runs: Mapping[Cell, Result]) -> list[float]:
+    """On held-out rows, of each setting: the mean over its seeds."""
+    found: dict[Row, list[float]] = defaultdict(list)
+    for cell, run in runs.items():
+        if run.get("held_out_loss") is not None:
+            found[_setting(cell)].append(run["held_out_loss"])
+    return [fmean(losses) for losses in found.values()]
+
+
+def _of_sets(cells: Collection[Cell], trained_on: Collection[str]) -> str:
+    """The training sets of these cells, where there are more."""
+    sets = sorted({cell.dataset for cell in cells})
+    return f"of {', '.join(sets)} alone" if sets and len(sets) < len(trained_on) else ""
 
 
 def _together(
@@ -244,18 +286,14 @@ def _together(
     for name in _scored(beside):
         cells = [place.cell for place in columns.get(name, ())]
         shown = [cell for cell in cells if _setting(cell) == best.get(cell.dataset)]
-        seconds = _seconds(_runs(shown, find))
+        runs = _runs(shown, find).values()
+        seconds = [run["seconds"] for run in runs if not run["resumed_from"]]
         if not seconds:
             return None
         taken.append(fmean(seconds))
     return sum(taken)
 
 
-def _runs(cells: Sequence[Cell], find: Find) -> list[Result]:
+def _runs(cells: Sequence[Cell], find: Find) -> dict[Cell, Result]:
     """What the trainings that are done took."""
-    return [run for cell in cells if (run := (find(cell) or {}).get("training"))]
-
-
-def _seconds(runs: Sequence[Result]) -> list[float]:
-    """Of the runs that were not resumed: the first part of those was not counted."""
-    return [run["seconds"] for run in runs if not run["resumed_from"]]
+    return {cell: run for cell in cells if (run := (find(cell) or {}).get("training"))}

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 from losia_cli.errors import UserError
 from losia_cli.evaluation.suites import SUITES
@@ -24,7 +25,7 @@ class Plan:
     table: str
     places: tuple[Place, ...]
 
-    @property
+    @cached_property
     def cells(self) -> list[Cell]:
         """Every cell once, with all suites that any number needs, each after its `after`."""
         return distinct(place.cell for place in self.places)

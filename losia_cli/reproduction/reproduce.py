@@ -12,6 +12,7 @@ from losia_cli.files import write_atomically
 from losia_cli.processes import EXIT_INTERRUPTED, Stopped
 from losia_cli.recipes.needs import needs_gpu
 from losia_cli.reproduction import costs, outlook, render
+from losia_cli.reproduction.agreement import disagreements
 from losia_cli.reproduction.cell import BASE, Cell
 from losia_cli.reproduction.live import LivePlan
 from losia_cli.reproduction.numbers import collect
@@ -50,7 +51,7 @@ class Request:
 def dry_run(request: Request, console: Console) -> None:
     """Print the cells of a plan, what they take, and whether they can run here."""
     store, plan = store_of(request), plan_of(request)
-    left = _checked(plan, store)
+    left = _checked(plan, plan_of(_whole(request)), store)
     console.print(outlook.table(plan, store))
     for line in outlook.lines(plan, left, store):
         console.print(line)
@@ -72,25 +73,24 @@ def reproduce(request: Request, console: Console) -> int:
     Raises:
         UserError: the plan, its folder, its data or the machine cannot work; nothing was started.
     """
-    store, plan = store_of(request), plan_of(request)
-    left = _checked(plan, store)
+    store, plan, whole = store_of(request), plan_of(request), plan_of(_whole(request))
+    left = _checked(plan, whole, store)
     _expect_runnable(plan.table, left, request)
     store.open()
     from losia_cli.reproduction import inputs, miniature
 
     world = miniature.make(_world(request), console) if request.miniature else None
     inputs.make(left, world, console)
-    for cell in plan.cells:
-        store.expect_same_data(cell)  # once more, with what was made just now
+    store.expect_same_data(whole.cells)  # once more, with what was made just now
     _warn_of_few_rows(left, request, console)
     following = LivePlan(plan.cells, store, console)
     try:
         with following.live:
-            run_cells(plan.cells, store, request.keep, following.watch)
+            run_cells(plan.cells, store, request.keep, following.watch, whole.cells)
     except Stopped:
         console.print("stopped; the same command goes on from here")
         return EXIT_INTERRUPTED
-    _report(plan, plan_of(_whole(request)), store, console)
+    _report(plan, whole, store, console)
     return _tell_unfinished(plan, store, console)
 
 
@@ -106,14 +106,23 @@ def plan_of(request: Request) -> Plan:
     """The plan that is asked for.
 
     Raises:
-        UserError: a name that the table does not have, or a folder that is not there.
+        UserError: a name that the table does not have, a folder that is not there, or a key that
+            the table tries several values of.
     """
     if request.data and not request.data.is_dir():
         raise UserError(f"--data: there is no folder {request.data}")
     change = _miniature(request) if request.miniature else _full(request)
-    return make(
+    plan = make(
         request.table, request.models, request.methods, request.datasets, request.seeds, change
     )
+    own = {key for cell in plan.cells for key in cell.own_keys}
+    for key in (text.partition("=")[0] for text in request.overrides):
+        if key in own:
+            raise UserError(
+                f"{key}: {request.table} gives it values of its own, by which its numbers are"
+                " named: leave it out"
+            )
+    return plan
 
 
 def _whole(request: Request) -> Request:
@@ -121,11 +130,11 @@ def _whole(request: Request) -> Request:
     return replace(request, models=(), methods=(), datasets=())
 
 
-def _checked(plan: Plan, store: Store) -> list[Cell]:
+def _checked(plan: Plan, whole: Plan, store: Store) -> list[Cell]:
     """The cells that are to do; what no recipe may say, and an edited result, are refused."""
     for cell in plan.cells:
         recipes.check(cell.resolved)
-        store.expect_same_data(cell)
+    store.expect_same_data(whole.cells)
     return to_do(plan.cells, store)
 
 
@@ -196,6 +205,8 @@ def _report(plan: Plan, whole: Plan, store: Store, console: Console) -> None:
     wide = console if console.is_terminal else Console(file=console.file, width=_WIDE, markup=False)
     numbers = collect(plan, store.result)
     wide.print(render.terminal(title, numbers, beside.fields, beside.note))
+    for what in disagreements(map(store.result, plan.cells)):
+        console.print(f"warning: {what}", style="yellow", markup=False, soft_wrap=True)
     if any(store.state(cell) in (DONE, FAILED) for cell in whole.cells):
         paths = _write(whole, title, store)
         console.print(f"written: {', '.join(map(str, paths))}", soft_wrap=True)
@@ -205,7 +216,9 @@ def _write(whole: Plan, title: str, store: Store) -> list[Path]:
     """The table's files, those that were written."""
     numbers, beside = collect(whole, store.result), published(whole.table)
     page, data, picture = (store.root / f"{whole.table}.{end}" for end in ("md", "csv", "png"))
-    write_atomically(page, render.markdown(title, numbers, beside.fields, beside.note))
+    unlike = [f"Not alike: {what}." for what in disagreements(map(store.result, whole.cells))]
+    note = "\n\n".join(text for text in (beside.note, *unlike) if text)
+    write_atomically(page, render.markdown(title, numbers, beside.fields, note))
     write_atomically(data, render.comma_separated(numbers, beside.fields))
     if whole.table == COMPARE:
         from losia_cli.reproduction.plot import draw

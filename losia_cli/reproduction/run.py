@@ -11,7 +11,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +38,9 @@ _LOOK = 1.0  # seconds between two looks at a running cell
 Watch = Callable[[Cell | None, float], None]
 
 
-def run_cells(cells: Sequence[Cell], store: Store, keep: bool, watch: Watch) -> None:
+def run_cells(
+    cells: Sequence[Cell], store: Store, keep: bool, watch: Watch, beside: Sequence[Cell] = ()
+) -> None:
     """Run every cell that is to do; failed ones are tried once more.
 
     Args:
@@ -46,9 +48,11 @@ def run_cells(cells: Sequence[Cell], store: Store, keep: bool, watch: Watch) -> 
         store: where they are kept.
         keep: whether weights stay after scoring.
         watch: told, while a cell runs, which and for how many seconds; None between cells.
+        beside: all cells of the table, whose training sets hold the same rows.
 
     Raises:
         Stopped: Ctrl-C or SIGTERM came, and the running cell's process has ended.
+        UserError: a training set was prepared anew, of other rows, since the last cell began.
     """
     for cell in to_do(cells, store):
         if not _ready(cell, store):
@@ -56,10 +60,11 @@ def run_cells(cells: Sequence[Cell], store: Store, keep: bool, watch: Watch) -> 
         with store.take(cell) as lock:
             if lock is None or cell not in to_do(cells, store):  # another process has it, or had
                 continue
+            store.expect_same_data(beside or cells)
             _run_cell(cell, store, lock.fileno(), watch)
+            if not keep:
+                _drop_unneeded(cell, cells, store)
         watch(None, 0.0)
-        if not keep:
-            _drop_unneeded(cell, cells, store)
 
 
 def to_do(cells: Sequence[Cell], store: Store) -> list[Cell]:
@@ -162,7 +167,10 @@ def _ready(cell: Cell, store: Store) -> bool:
 
 
 def _drop_unneeded(ran: Cell, cells: Sequence[Cell], store: Store) -> None:
-    """Remove the weights of the cell that ran, and of what it started from, if none needs them."""
+    """Remove the weights of the cell that ran, which is held, and of what it started from.
+
+    Those that a cell needs stay, and those that another process holds.
+    """
     started_from = {
         cell.after.identity
         for cell in cells
@@ -170,8 +178,9 @@ def _drop_unneeded(ran: Cell, cells: Sequence[Cell], store: Store) -> None:
     }
     cell: Cell | None = ran
     while cell is not None:
-        if store.state(cell) == DONE and cell.identity not in started_from:
-            store.drop_model(cell)
+        with nullcontext(True) if cell is ran else store.take(cell) as held:
+            if held and store.state(cell) == DONE and cell.identity not in started_from:
+                store.drop_model(cell)
         cell = cell.after
 
 

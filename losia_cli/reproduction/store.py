@@ -13,7 +13,7 @@ import fcntl
 import json
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
@@ -104,20 +104,21 @@ class Store:
             content = {"schema": SCHEMA, "state": WAITING, **_described(cell)}
             self.save(cell, {**content, "data": _data(cell)})
 
-    def expect_same_data(self, cell: Cell) -> None:
-        """Refuse to mix rows: what has learned from one set does not go on with another.
+    def expect_same_data(self, cells: Iterable[Cell]) -> None:
+        """Refuse to mix rows: where a cell has learned from a set, that is what the set must be.
 
         Raises:
-            UserError: a set was prepared anew, of other rows, since the cell began.
+            UserError: a set was prepared anew, of other rows, since a cell began.
         """
-        begun = (self.result(cell) or {}).get("data", {}) if self._learned(cell) else {}
-        for name, prepared in (_data(cell) if begun else {}).items():
-            if begun.get(name, prepared) != prepared:
-                raise UserError(
-                    f"{self.folder(cell)} was trained on other rows than {name} has now: prepare"
-                    " those again (`losia data prepare`), or remove the folder, and the same"
-                    " command trains the cell anew"
-                )
+        for cell in cells:
+            begun = (self.result(cell) or {}).get("data", {}) if self._learned(cell) else {}
+            for name, prepared in (_data(cell) if begun else {}).items():
+                if begun.get(name, prepared) != prepared:
+                    raise UserError(
+                        f"{self.folder(cell)} was trained on other rows than {name} has now:"
+                        " prepare those again (`losia data prepare`), or remove the folder, and the"
+                        " same command trains the cell anew"
+                    )
 
     def state(self, cell: Cell) -> str:
         """Done, failed, running in some process, or waiting."""
@@ -194,7 +195,8 @@ def gather(cell: Cell, store: Store) -> dict[str, Any]:
     }
     if cell.method != BASE:
         result["training"] = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-        result["data"] = _data(cell)
+        begun = store.result(cell) or {}  # what is prepared now may be what came since
+        result["data"] = begun.get("data", _data(cell))
     return result
 
 

@@ -13,12 +13,24 @@ from losia_cli import paper
 from losia_cli.evaluation.suites import SUITES
 from losia_cli.reproduction import render
 from losia_cli.reproduction.cell import BASE
-from losia_cli.reproduction.numbers import HOURS, HOURS_TOGETHER, MEMORY, PRO, Number, collect
+from losia_cli.reproduction.numbers import (
+    COSTS,
+    HOURS,
+    HOURS_TOGETHER,
+    MEMORY,
+    PRO,
+    Number,
+    collect,
+)
 from losia_cli.reproduction.plan import make
+from losia_cli.reproduction.tables import names
 
 
-def scored(score, of=100, documents=100, also=None, domains=None):
+def scored(score, of=100, documents=100, also=None, domains=None, tasks=1, cut=0):
     return {
+        "tasks": tasks,
+        "of_tasks": 57 if domains else 1,
+        "truncated": cut,
         "score": score / 100,
         "stderr": 0.01,
         "partial": documents < of,
@@ -98,6 +110,38 @@ def test_time_and_memory_are_the_rows_largest_and_a_resumed_training_has_no_time
 
     ours = collect(plan, found)["llama2-7b", "lora"]
     assert (ours[HOURS].ours, ours[MEMORY].ours) == (2.0, 30.0)
+    assert (ours[HOURS].note, ours[MEMORY].note) == ("of magicoder, metamath alone", "")
+    one = collect(make("table1", methods=["lora"], datasets=["magicoder"]), found)
+    hours, memory = (one["llama2-7b", "lora"][column] for column in (HOURS, MEMORY))
+    assert hours.note == memory.note == "of magicoder alone"
+
+
+@pytest.mark.parametrize("table", names())
+def test_every_score_of_a_table_that_is_measured_is_shown(table):
+    """Whatever else is measured: a number that was there once does not go."""
+    plan = make(table)
+    numbers = collect(plan, whole)
+    assert numbers
+    for row, found in numbers.items():
+        for column, number in found.items():
+            if column not in COSTS:
+                assert number.ours is not None, (row, column)
+                assert number.seeds == 1
+    for cell in {place.cell for place in plan.places}:
+        alone = collect(plan, lambda one, cell=cell: whole(one) if one == cell else None)
+        for row, found in alone.items():
+            for column, number in found.items():
+                assert number.ours is None or numbers[row][column].ours is not None, (row, column)
+
+
+def whole(cell):
+    """The result of a cell of any table, with each suite's domains."""
+    found = result(cell)
+    domains = {"humanities": 41, "other": 52, "social sciences": 50, "stem": 36}
+    for suite, score in found["scores"].items():
+        if suite == "mmlu-ppl":
+            found["scores"][suite] = {**score, "domains": {n: v / 100 for n, v in domains.items()}}
+    return found
 
 
 @given(st.lists(st.floats(0, 100), min_size=2, max_size=5))
@@ -114,7 +158,11 @@ def test_several_seeds_give_their_mean_and_deviation(scores):
     ours = collect(plan, found)["gemma-2b",]["1/8"]
     assert ours.ours == pytest.approx(fmean(scores))
     assert ours.error == pytest.approx(stdev(scores), abs=1e-9)
-    assert (ours.seeds, ours.paper) == (len(scores), 42.84)
+    assert (ours.seeds, ours.paper, ours.note) == (len(scores), 42.84, "")
+    half = collect(plan, lambda cell: None if "seed=0" in cell.overrides else found(cell))
+    one = half["gemma-2b",]["1/8"]
+    assert one.ours == pytest.approx(fmean(scores[1:]))
+    assert one.note == f"{len(scores) - 1} of {len(scores)} seeds"
 
 
 def test_of_several_rates_the_best_counts_and_is_named():
@@ -149,7 +197,7 @@ def test_mmlus_domains_are_read_from_one_suite():
     domains = {"humanities": 41, "other": 52, "social sciences": 50, "stem": 36}
 
     def found(cell):
-        return {"scores": {"mmlu-ppl": scored(45, domains=domains)}, "training": None}
+        return {"scores": {"mmlu-ppl": scored(45, domains=domains, tasks=57)}, "training": None}
 
     ours = collect(make("table11"), found)["vanilla",]
     assert {name: ours[name].ours for name in domains} == pytest.approx(domains)
@@ -163,6 +211,20 @@ def test_a_part_of_the_documents_is_said():
 
     plan = make("table10", models=["gemma-2b"])
     assert collect(plan, found)["gemma-2b",]["1/8"].note == "10 of 1319 documents"
+
+
+def test_tasks_that_lack_prompts_that_were_cut_and_averages_of_such_are_said():
+    def found(cell):
+        cut = result(cell)
+        if "mmlu-ppl" in cell.suites:
+            cut["scores"]["mmlu-ppl"] = scored(45, domains={"stem": 1}, tasks=8, cut=3)
+        return cut
+
+    plan = make("table1", models=["llama2-7b"], methods=["lora"])
+    ours = collect(plan, found)["llama2-7b", "lora"]
+    assert ours["MMLU 0-shot, PPL"].note == "8 of 57 tasks, 3 prompts cut"
+    assert ours["Avg."].note == "of starred numbers"
+    assert collect(plan, result)["llama2-7b", "lora"]["Avg."].note == ""
 
 
 def test_written_tables_hold_every_number():
@@ -245,6 +307,19 @@ def test_the_loss_on_held_out_rows_is_that_of_the_best_rate():
     assert numbers["gsm8k", "LoRA r=5"]["Loss"].ours == 1.125
     assert "1.125" in render.markdown("", numbers, ())
     assert "Loss" not in numbers["arc-e", "LoRA r=5"]
+
+
+def test_the_loss_is_of_all_seeds_of_the_best_rate():
+    plan = make("compare", methods=["LoRA r=5"], datasets=["gsm8k"], seeds=[1, 2, 3])
+
+    def found(cell):
+        if cell.method == BASE:
+            return result(cell)
+        values = dict(text.split("=") for text in cell.overrides)
+        better = 2.0 if values["learning_rate"] == "0.001" else 2.5
+        return result(cell, loss=better - 2 + int(values["seed"]))
+
+    assert collect(plan, found)["gsm8k", "LoRA r=5"]["Loss"].ours == 2.0
 
 
 def test_the_comparison_is_drawn_with_what_there_is(tmp_path):
