@@ -66,12 +66,11 @@ def install(row: Row, model: PreTrainedModel) -> tuple[nn.Module, LoSiAControlle
     if row.method == "galore":
         galore.unfreeze(model)
         return model, None
-    if not _is_losia(row.method):
-        return _with_adapters(model, row), None
-    controller = attach(model, _losia_config(row))
     if row.method.endswith("-chunked"):
         use_chunked_loss(model)
-    return model, controller
+    if not _is_losia(row.method):
+        return _with_adapters(model, row), None
+    return model, attach(model, _losia_config(row))
 
 
 class TrainingStep:

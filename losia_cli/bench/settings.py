@@ -8,7 +8,10 @@ from losia_cli.errors import UserError
 from losia_cli.spelling import did_you_mean
 
 FLOOR = "floor"
-USUAL_METHODS = ("full", "lora", "dora", "losia", "losia-pro", "losia-pro-chunked")
+# "-chunked": the loss is `use_chunked_loss`.
+USUAL_METHODS = (
+    "full", "lora", "lora-chunked", "dora", "losia", "losia-pro", "losia-pro-chunked"
+)  # fmt: skip
 STEP_METHODS = (*USUAL_METHODS, "galore")  # which needs a package more, and minutes for its SVDs
 SIZE_METHODS = ("lora", "dora", "losia", "losia-pro")
 MEMORY_METHODS = (FLOOR, "losia-pro", "losia", "lora", "dora", "full")

@@ -53,6 +53,7 @@ _SEAMS = {
 }
 # Losses of LLaMA-Factory that want the logits of the whole batch.
 _LOGITS_LOSSES = ("use_dft_loss", "use_asft_loss", "use_eaft_loss")
+_OTHERS_LOSS = ("use_unsloth", "enable_liger_kernel", "use_liger_kernel")  # bring one of their own
 
 
 @dataclass
@@ -232,6 +233,9 @@ def _init_adapter(plan: Plan, original: Callable[..., nn.Module]) -> Callable[..
         if trainable or _compares(plan):
             _cast_base(plan, model, model_args)
         if plan.config is None or finetuning_args.finetuning_type != LOSIA:
+            asked = any(plan.arguments.get(key) for key in _OTHERS_LOSS)
+            if trainable and finetuning_args.finetuning_type == "lora" and not asked:
+                _chunk_loss(model, finetuning_args)  # or LoRA would be compared by another loss
             return original(config, model, model_args, finetuning_args, trainable)
         if not trainable:  # what LoSiA trained is a plain model
             return model
@@ -242,12 +246,17 @@ def _init_adapter(plan: Plan, original: Callable[..., nn.Module]) -> Callable[..
         autocast = plan.arguments.get("bf16") or plan.arguments.get("fp16")
         if autocast and not finetuning_args.pure_bf16:
             _train_in_float32(model)
-        wants_logits = any(getattr(finetuning_args, name) for name in _LOGITS_LOSSES)
-        if finetuning_args.stage in ("pt", "sft") and not wants_logits:
-            use_chunked_loss(model, in_evaluation=not finetuning_args.compute_accuracy)
+        _chunk_loss(model, finetuning_args)
         return model
 
     return init_adapter
+
+
+def _chunk_loss(model: PreTrainedModel, finetuning_args: Any) -> None:
+    """No logits of a whole batch, where the stage's loss is the model's own."""
+    wants_logits = any(getattr(finetuning_args, name) for name in _LOGITS_LOSSES)
+    if finetuning_args.stage in ("pt", "sft") and not wants_logits:
+        use_chunked_loss(model, in_evaluation=not finetuning_args.compute_accuracy)
 
 
 def _compares(plan: Plan) -> bool:

@@ -28,9 +28,11 @@ _OWN_LOSS_ONLY = ("shift_labels", "inputs_embeds")
 def use_chunked_loss(model: PreTrainedModel, in_evaluation: bool = True) -> None:
     """Make `model.forward` compute its loss by `chunked_cross_entropy` whenever labels are given.
 
-    The outputs then hold no logits. On the first batch the loss of a few tokens is compared with
-    the model's own; if they differ (an architecture that does more to its logits than a projection
-    and a soft cap), the model keeps its own loss and a warning says so.
+    The outputs then hold no logits. A model whose output layer is no `SubnetLinear` and not frozen
+    and whole either (trained in full, adapted, quantized, sharded), or whose loss has a router's
+    part, keeps its own loss. On the first batch the loss of a few tokens is compared with the
+    model's own; if they differ (an architecture that does more to its logits than a projection and
+    a soft cap), the model keeps its own too, and a warning says so.
 
     Args:
         model: a causal language model of a decoder and an output layer.
@@ -48,7 +50,7 @@ def use_chunked_loss(model: PreTrainedModel, in_evaluation: bool = True) -> None
         if inputs.get("labels") is None or unsuited or not wanted:
             return own_forward(*args, **kwargs)
         if not trusted:
-            trusted.append(_agrees(model, own_forward, inputs["input_ids"]))
+            trusted.append(_suits(model) and _agrees(model, own_forward, inputs["input_ids"]))
         return _chunked_forward(model, inputs) if trusted[0] else own_forward(*args, **kwargs)
 
     trusted: list[bool] = []
@@ -93,6 +95,20 @@ def _chunked_forward(model: PreTrainedModel, inputs: dict[str, Any]) -> CausalLM
         past_key_values=getattr(decoded, "past_key_values", None),
         hidden_states=decoded.hidden_states,
         attentions=decoded.attentions,
+    )
+
+
+def _suits(model: PreTrainedModel) -> bool:
+    """Whether the loss is the output layer's alone, and chunks of it give all gradients."""
+    head = model.get_output_embeddings()
+    if getattr(model.config.get_text_config(), "output_router_logits", False):
+        return False
+    if isinstance(head, SubnetLinear):
+        return True
+    return (
+        type(head) is nn.Linear
+        and head.weight.shape == (head.out_features, head.in_features)
+        and not any(parameter.requires_grad for parameter in head.parameters())
     )
 
 

@@ -163,11 +163,12 @@ def test_every_row_multiplies_what_its_method_must_beyond_the_floor():
     floor = products(step("floor", model))
     for name, size in expected.items():
         assert products(step(name, model)) - floor == 2 * tokens * size, name
-    chunked = step("losia-pro-chunked", model)
-    run(chunked)  # the first step compares its loss with the model's own
     last = IDS.shape[0]  # tokens without a label, which the chunked loss never projects
-    saved = 2 * last * (2 * head[0] * head[1] + head_rows)
-    assert products(chunked) - floor == 2 * tokens * expected["losia-pro"] - saved
+    for name, of_head in (("losia-pro", head_rows), ("lora", 0)):
+        chunked = step(f"{name}-chunked", model)
+        run(chunked)  # the first step compares its loss with the model's own
+        saved = 2 * last * (2 * head[0] * head[1] + of_head)
+        assert products(chunked) - floor == 2 * tokens * expected[name] - saved
     with FlopCounterMode(display=False) as counter:
         FullGradient(scored_group(model), tokens).multiply()
     assert counter.get_total_flops() == 2 * tokens * scored_full

@@ -391,6 +391,27 @@ def test_every_method_runs_with_the_same_command(recipe, tmp_path, method):
     assert record["kept_for_backward_bytes"] is None  # the layers are checkpointed
 
 
+def test_adapters_are_trained_by_the_same_loss_as_losia(recipe, tmp_path, monkeypatch):
+    """Chunk by chunk, or memory would compare losses and not methods; the numbers are the same."""
+    from rich.console import Console
+
+    from losia_cli import recipes
+    from losia_cli.integrations import llamafactory
+    from losia_cli.training.command import run
+
+    records, losses = [], []
+    for name in ("chunked", "own"):
+        out = tmp_path / name
+        path = recipe(max_steps=4, disable_gradient_checkpointing=True, output_dir=str(out))
+        assert run(recipes.load(path, "lora", ["lora_rank=4"]), [], Console(quiet=True)) == 0
+        records.append(json.loads((out / "losia_run.json").read_text()))
+        log = json.loads((out / "trainer_state.json").read_text())["log_history"]
+        losses.append([entry["loss"] for entry in log if "loss" in entry])
+        monkeypatch.setattr(llamafactory, "use_chunked_loss", lambda *_, **__: None)
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    assert records[0]["kept_for_backward_bytes"] < records[1]["kept_for_backward_bytes"]
+
+
 @pytest.mark.parametrize("kind", ["oft", "freeze"])
 def test_the_rest_of_llama_factory_passes_through(train, kind, recipe):
     changes = {

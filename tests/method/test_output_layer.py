@@ -5,6 +5,7 @@ import warnings
 
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 
 from losia_cli.method import LoSiAConfig, attach, use_chunked_loss
 from losia_cli.method import chunked_loss as chunks
@@ -26,6 +27,7 @@ def masked_batch(seed=3):
 def test_chunked_loss_is_the_models_own(architecture, items, monkeypatch):
     monkeypatch.setattr(chunks, "LOGITS_PER_CHUNK", 5 * 64)  # five tokens at a time
     model = tiny(architecture)
+    model.requires_grad_(False)
     own = model(**masked_batch(), num_items_in_batch=items).loss
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -78,7 +80,7 @@ def test_many_tokens_of_one_label_stay_within_half_precision():
 
 
 def test_a_model_with_logits_of_its_own_keeps_its_loss():
-    model = tiny()
+    model = tiny().requires_grad_(False)
     plain = model.forward
 
     def doubled(*args, **kwargs):  # a model that scales its logits, as Granite's does
@@ -99,6 +101,57 @@ def test_a_model_with_logits_of_its_own_keeps_its_loss():
     assert torch.equal(loss, expected)
 
 
+@pytest.mark.parametrize("architecture", ["llama", "gemma"])
+def test_adapters_get_the_same_gradients(architecture, monkeypatch):
+    monkeypatch.setattr(chunks, "LOGITS_PER_CHUNK", 5 * 64)
+    gradients = []
+    for chunked in (False, True):
+        torch.manual_seed(0)
+        model = tiny(architecture, dtype=torch.float32)
+        if chunked:
+            use_chunked_loss(model)
+        adapted = get_peft_model(model, LoraConfig(r=2, target_modules="all-linear"))
+        output = adapted(**masked_batch())
+        assert (output.logits is None) == chunked
+        output.loss.backward()
+        gradients.append([p.grad for p in adapted.parameters() if p.requires_grad])
+    assert gradients[0]
+    torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "adapt",
+    [
+        lambda model: model,
+        lambda model: get_peft_model(model, LoraConfig(r=2, target_modules=["lm_head"])),
+        lambda model: get_peft_model(
+            model, LoraConfig(r=2, target_modules=["q_proj"], modules_to_save=["lm_head"])
+        ),
+    ],
+    ids=["full", "lora", "saved"],
+)
+def test_an_output_layer_that_trains_otherwise_keeps_its_gradients(adapt):
+    own, ours = (tiny(dtype=torch.float32) for _ in range(2))
+    use_chunked_loss(ours)
+    for model in (own, ours):
+        torch.manual_seed(0)
+        adapted = adapt(model)
+        adapted(**masked_batch()).loss.backward()
+    found = [
+        {name: p.grad for name, p in model.named_parameters() if "lm_head" in name}
+        for model in (own, ours)
+    ]
+    assert any(grad is not None for grad in found[0].values())
+    torch.testing.assert_close(*found)
+
+
+def test_a_routers_part_of_the_loss_is_kept():
+    model = tiny().requires_grad_(False)
+    model.config.output_router_logits = True
+    use_chunked_loss(model)
+    assert model(**masked_batch()).logits is not None
+
+
 def test_labels_all_masked_give_zero_not_nan():
     model = tiny()
     attach(model)
@@ -110,7 +163,7 @@ def test_labels_all_masked_give_zero_not_nan():
 
 
 def test_evaluation_can_keep_its_logits():
-    model = tiny()
+    model = tiny().requires_grad_(False)
     use_chunked_loss(model, in_evaluation=False)
     (ids,) = batches(1)
     assert model(input_ids=ids, labels=ids).logits is None
