@@ -10,6 +10,7 @@ from typing import NamedTuple
 from losia_cli.files import free_disk
 
 _ROOM = 20  # GB that a 7B model's checkpoint and its cache take
+_DRIVER = Path("/proc/driver/nvidia/version")
 
 
 class Finding(NamedTuple):
@@ -52,7 +53,14 @@ def _accelerator() -> Iterator[Finding]:
     import torch
 
     if not torch.cuda.is_available():
-        yield Finding("GPU", None, "none: small models train on the processor, others need one")
+        old = torch.version.cuda and _DRIVER.is_file()
+        said = (
+            f"there is a driver, but none that torch's CUDA {torch.version.cuda} can use: update"
+            " it, or install a torch for an older CUDA"
+            if old
+            else "none: small models train on the processor, others need one"
+        )
+        yield Finding("GPU", False if old else None, said)
         return
     for index in range(torch.cuda.device_count()):
         memory = torch.cuda.get_device_properties(index).total_memory / 2**30  # as vendors count

@@ -17,6 +17,9 @@ class Stopped(Exception):
 class StopTogether:
     """While a process runs, a wish to stop is passed on to it, and raised when it has ended.
 
+    A terminal that goes away wishes so too, unless that is to be ignored (nohup): what is left
+    running would hold its GPU beside the next command's.
+
     Args:
         process: leads a session of its own, or Ctrl-C would reach it twice.
         past: whether those that it has started are asked in its place, if there are any: torchrun
@@ -28,7 +31,10 @@ class StopTogether:
         self._asked = 0
 
     def __enter__(self) -> None:
-        self._before = {s: signal.signal(s, self._ask) for s in (signal.SIGINT, signal.SIGTERM)}
+        wishes = [signal.SIGINT, signal.SIGTERM]
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+            wishes.append(signal.SIGHUP)
+        self._before = {wish: signal.signal(wish, self._ask) for wish in wishes}
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():

@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 
 from losia_cli import doctor
 
@@ -33,6 +34,17 @@ def test_a_version_that_was_not_tested_is_wrong_and_the_remedy_named(packages):
     found = packages(["transformers==5.5.4"], {"transformers": "5.6.0"})["transformers"]
     assert found.well is False
     assert "5.6.0" in found.found and "pip install 'transformers==5.5.4'" in found.found
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU that torch can use")
+def test_a_driver_that_is_too_old_is_no_missing_gpu(monkeypatch, tmp_path):
+    monkeypatch.setattr(doctor, "_DRIVER", tmp_path / "version")
+    (none,) = doctor._accelerator()
+    assert none.well is None and "none: small models" in none.found
+    (tmp_path / "version").touch()
+    (old,) = doctor._accelerator()
+    assert old.well is False
+    assert f"none that torch's CUDA {torch.version.cuda} can use: update it" in old.found
 
 
 def test_the_extras_are_nobodys_fault(packages):

@@ -68,6 +68,20 @@ def test_the_first_wish_goes_past_the_launcher_if_it_is_told_so(launched, tmp_pa
     assert (tmp_path / "saved").exists() is past
 
 
+def test_a_terminal_that_goes_away_is_a_wish_unless_it_is_ignored(launched, tmp_path):
+    process, _ = launched("saves")
+    with pytest.raises(Stopped), StopTogether(process, past=True):
+        os.kill(os.getpid(), signal.SIGHUP)
+        process.wait(300)
+    assert (tmp_path / "saved").exists()
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with StopTogether(process):
+            os.kill(os.getpid(), signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 def test_the_second_wish_ends_all_it_started(launched, tmp_path: Path):
     process, worker = launched("hangs")
     with pytest.raises(Stopped), StopTogether(process, past=True):

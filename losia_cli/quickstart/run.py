@@ -212,7 +212,12 @@ def _example(heldout: Path, before: Scores, after: Scores) -> dict[str, str]:
 
 
 def fingerprint(model: str, heldout: Path) -> str:
-    """A hash over all that decides a measurement: model (a hub's by name), documents, versions."""
+    """A hash over all that decides a measurement: model, documents, versions, a GPU.
+
+    A hub's model counts by its name.
+    """
+    import torch
+
     folder = Path(model)
     digest = hashlib.sha256(b"" if folder.is_dir() else model.encode())
     files = sorted(p for p in folder.glob("*") if p.is_file() and p.name != MANIFEST)
@@ -221,6 +226,8 @@ def fingerprint(model: str, heldout: Path) -> str:
     for package in ("lm-eval", "transformers", "torch"):
         digest.update(f"{package} {version(package)}".encode())
     digest.update(f"batch {suites.BATCH_SIZE}".encode())
+    if torch.cuda.is_available():
+        digest.update(torch.cuda.get_device_name().encode())  # its seconds are no processor's
     return digest.hexdigest()[:32]
 
 

@@ -8,6 +8,7 @@ from rich.console import Console
 
 from losia_cli import recipes
 from losia_cli.errors import UserError
+from losia_cli.evaluation.sandbox import find_sandbox
 from losia_cli.files import write_atomically
 from losia_cli.processes import EXIT_INTERRUPTED, Stopped
 from losia_cli.recipes.needs import needs_gpu
@@ -23,7 +24,8 @@ from losia_cli.reproduction.tables import COMPARE, published
 
 EXIT_UNFINISHED = 1
 _WIDE = 150  # columns of a table that goes to a file
-_CODE = {"sandboxed": "true", "unsandboxed": "unsandboxed"}  # the option's values, the key's
+SANDBOXED = "sandboxed"
+_CODE = {SANDBOXED: "true", "unsandboxed": "unsandboxed"}  # the option's values, the key's
 
 
 @dataclass(frozen=True)
@@ -192,6 +194,8 @@ def _expect_runnable(table: str, left: Sequence[Cell], request: Request) -> None
             f"{table} scores MBPP, for which programs that the models write are run: allow it,"
             " in a sandbox, with --allow-code, or leave it out with --dataset"
         )
+    if runs_code(left) and request.allow_code == SANDBOXED:
+        find_sandbox()  # before the trainings, not after them
     if any(needs_gpu(cell.resolved.values) for cell in left if cell.method != BASE):
         costs.expect_enough(left, request.root, request.keep, costs.gpu())
 

@@ -23,6 +23,7 @@ from losia_cli.reproduction.store import missing_suites as missing
 from losia_cli.run_folder import PREFIX, holds_model
 from losia_cli.training.checkpoints import MANIFEST, never_resumed
 
+_ALLOCATOR = "PYTORCH_CUDA_ALLOC_CONF"
 _LOG_LINES = 15  # of a failed cell's, kept in its result
 # A base model has no run's record to read these from: option of `losia eval` -> the recipe's key.
 _EVALUATION = {
@@ -131,10 +132,13 @@ def _run_cell(cell: Cell, store: Store, lock: int, watch: Watch) -> None:
 
 
 def one_gpu(environment: Mapping[str, str]) -> dict[str, str]:
-    """An environment in which a cell sees one GPU: the batches of a table are those of one."""
+    """An environment in which a cell sees one GPU: the batches of a table are those of one.
+
+    Its memory does not break up over batches of many lengths: the largest cells fill it.
+    """
     visible = environment.get("CUDA_VISIBLE_DEVICES", "0").partition(",")[0]
     kept = {key: value for key, value in environment.items() if key != "FORCE_TORCHRUN"}
-    return {**kept, "CUDA_VISIBLE_DEVICES": visible}
+    return {_ALLOCATOR: "expandable_segments:True", **kept, "CUDA_VISIBLE_DEVICES": visible}
 
 
 def _process(cell: Cell, told: list[str], store: Store, lock: int, watch: Watch) -> int:

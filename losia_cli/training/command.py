@@ -11,6 +11,8 @@ from losia_cli.data.check import dataset_faults
 from losia_cli.data.info import names_in
 from losia_cli.data.prepare import prepare_missing, unprepared
 from losia_cli.errors import UserError
+from losia_cli.evaluation import suites
+from losia_cli.evaluation.sandbox import find_sandbox
 from losia_cli.processes import EXIT_INTERRUPTED
 from losia_cli.recipes import Recipe
 from losia_cli.training import checkpoints, launch
@@ -89,7 +91,8 @@ def look_over(recipe: Recipe, console: Console) -> Path | None:
         UserError: every fault, one in a line; where keys are wrong, theirs alone.
     """
     recipes.check(recipe)
-    found, resume = [*_data(recipe), *_documents(recipe), *_model(recipe)], None
+    found = [*_data(recipe), *_documents(recipe), *_sandbox(recipe), *_model(recipe)]
+    resume = None
     try:
         resume = settle_output(
             recipe, lambda what: console.print(f"warning: {what}", style="yellow")
@@ -118,6 +121,19 @@ def _documents(recipe: Recipe) -> list[str]:
     folder = recipe.values.get("eval_suites") and recipe.values.get("eval_data")
     lost = folder and not Path(folder).is_dir()
     return [f"eval_data: there is no folder {folder}"] if lost else []
+
+
+def _sandbox(recipe: Recipe) -> list[str]:
+    """Where programs of the trained model are to run in one: the evaluation comes hours later."""
+    names = recipe.values.get("eval_suites") or []
+    code = any(suite.code for suite in suites.find(names)) if names else False
+    if not code or recipe.values.get("eval_allow_code") is not True:
+        return []
+    try:
+        find_sandbox()
+    except UserError as error:
+        return [f"eval_suites: {error}"]
+    return []
 
 
 def _model(recipe: Recipe) -> list[str]:

@@ -14,8 +14,8 @@ from losia_cli.method import LoSiAController
 
 def peak_memory() -> int:
     """Bytes: the most the GPU held allocated, else the most this process had resident."""
-    if torch.cuda.is_available():
-        return torch.cuda.max_memory_allocated()
+    if torch.cuda.is_initialized() and (allocated := torch.cuda.max_memory_allocated()):
+        return allocated  # nothing, where it trains on the processor beside a GPU
     # not getrusage's ru_maxrss, which starts at the parent process's own peak
     status = Path("/proc/self/status").read_text()
     return int(status.split("VmHWM:")[1].split()[0]) * 1024

@@ -14,6 +14,7 @@ from losia_cli.errors import UserError
 from losia_cli.training import output
 from losia_cli.training.command import look_over
 from tests.e2e.conftest import final_weights, losia, make_model
+from tests.evaluation.test_sandbox import other_programs  # noqa: F401
 
 
 @pytest.fixture
@@ -291,6 +292,16 @@ def test_a_tied_model_gets_no_value_head_but_an_adapters(recipe, tied_model, typ
     with pytest.raises(UserError, match=r"stage rm: .* ties its output layer.*--method lora"):
         look_over(recipes.load(told), Console(quiet=True))
     look_over(recipes.load(told, "lora"), Console(quiet=True))
+
+
+def test_a_sandbox_is_tried_before_hours_of_training(recipe, other_programs):  # noqa: F811
+    other_programs("bwrap", "exit 1")
+    other_programs("unshare", "exit 1")
+    told = recipe(eval_suites=["mbpp"], eval_allow_code=True)
+    with pytest.raises(UserError, match=r"^eval_suites: no sandbox for model-written code works"):
+        look_over(recipes.load(told), Console(quiet=True))
+    look_over(recipes.load(told, None, ["eval_allow_code=unsandboxed"]), Console(quiet=True))
+    look_over(recipes.load(told, None, ["eval_suites=[piqa]"]), Console(quiet=True))
 
 
 def test_a_folder_that_cannot_be_made_is_named_before_anything_is_loaded(recipe, monkeypatch):

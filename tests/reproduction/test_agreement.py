@@ -10,11 +10,12 @@ from losia_cli.data import manifest
 from losia_cli.errors import UserError
 from losia_cli.reproduction import run as runner
 from losia_cli.reproduction.agreement import disagreements
-from losia_cli.reproduction.reproduce import Request, dry_run, plan_of
+from losia_cli.reproduction.reproduce import Request, dry_run, plan_of, reproduce, store_of
 from losia_cli.reproduction.run import run_cells, to_do
 from losia_cli.reproduction.store import DONE, gather
 from losia_cli.reproduction.tables import cell
 from losia_cli.run_folder import RECORD
+from tests.evaluation.test_sandbox import other_programs  # noqa: F401
 from tests.reproduction.test_run import finish, in_sequence
 
 ALIKE = {
@@ -117,8 +118,6 @@ def test_a_part_of_a_table_is_not_trained_on_other_rows_than_the_rest(tmp_path, 
     (tmp_path / "data").mkdir()
     manifest.write(tmp_path / "data", {"piqa": {"sha256": "first"}})
     request = Request("table2", methods=["lora"], datasets=["piqa"], output=tmp_path / "out")
-    from losia_cli.reproduction.reproduce import store_of
-
     store = store_of(request)
     done = next(one for one in plan_of(request).cells if one.method == "lora")
     with store.take(done):
@@ -146,6 +145,15 @@ def test_weights_stay_while_another_process_scores_them(store, monkeypatch):
     runner._drop_unneeded(second, [first, second], store)
     assert not (store.trained(first) / "model.safetensors").exists()
     assert to_do([first, second], store) == []
+
+
+def test_a_sandbox_that_is_needed_is_tried_before_any_cell(tmp_path, other_programs):  # noqa: F811
+    other_programs("bwrap", "exit 1")
+    other_programs("unshare", "exit 1")
+    request = Request("table1", datasets=["magicoder"], output=tmp_path / "out", miniature=True)
+    with pytest.raises(UserError, match="no sandbox for model-written code works"):
+        reproduce(replace(request, allow_code="sandboxed"), Console(quiet=True))
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(

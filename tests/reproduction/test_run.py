@@ -207,12 +207,16 @@ def test_what_a_failed_cell_printed_is_no_markup(store):
 
 
 def test_a_cell_sees_one_gpu():
+    allocator = {"PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True"}
     assert one_gpu({"HOME": "/h", "FORCE_TORCHRUN": "1"}) == {
         "HOME": "/h",
         "CUDA_VISIBLE_DEVICES": "0",
+        **allocator,
     }
-    assert one_gpu({"CUDA_VISIBLE_DEVICES": "3,4"}) == {"CUDA_VISIBLE_DEVICES": "3"}
-    assert one_gpu({"CUDA_VISIBLE_DEVICES": ""}) == {"CUDA_VISIBLE_DEVICES": ""}
+    assert one_gpu({"CUDA_VISIBLE_DEVICES": "3,4"}) == {"CUDA_VISIBLE_DEVICES": "3", **allocator}
+    assert one_gpu({"CUDA_VISIBLE_DEVICES": ""}) == {"CUDA_VISIBLE_DEVICES": "", **allocator}
+    own = {"PYTORCH_CUDA_ALLOC_CONF": "max_split_size_mb:64", "CUDA_VISIBLE_DEVICES": "0"}
+    assert one_gpu(own) == own
 
 
 def test_what_is_left_is_the_papers_hours_in_the_proportion_measured(store):
