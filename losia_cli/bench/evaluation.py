@@ -31,7 +31,8 @@ from losia_cli.evaluation.suites import Suite
 from losia_cli.quickstart.model import prepare_base_model
 from losia_cli.run_folder import versions
 
-PLAIN_BATCH = {"cpu": 8, "cuda": "auto"}  # as large as fits, where its user would ask for that
+# Not the harness's "auto", which is sought anew in every round by running out of memory.
+PLAIN_BATCH = {"cpu": 8, "cuda": 16}
 SMALL = "small"
 TINY = {
     "hidden_size": 256,

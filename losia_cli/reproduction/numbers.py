@@ -248,7 +248,7 @@ def _costs(
     if LOSS in beside.columns and (losses := _losses(runs)):
         found[LOSS] = Number(min(losses), digits=3)
     # the first part of a resumed training was not counted
-    longest = max((run["seconds"] for run in fresh.values()), default=None)
+    longest = max(map(_seconds, fresh.values()), default=None)
     if SECONDS in beside.columns:
         return found | {SECONDS: Number(longest, paper=printed.get(SECONDS))}
     column, note = HOURS, _of_sets(fresh, trained_on)
@@ -287,7 +287,7 @@ def _together(
         cells = [place.cell for place in columns.get(name, ())]
         shown = [cell for cell in cells if _setting(cell) == best.get(cell.dataset)]
         runs = _runs(shown, find).values()
-        seconds = [run["seconds"] for run in runs if not run["resumed_from"]]
+        seconds = [_seconds(run) for run in runs if not run["resumed_from"]]
         if not seconds:
             return None
         taken.append(fmean(seconds))
@@ -297,3 +297,8 @@ def _together(
 def _runs(cells: Sequence[Cell], find: Find) -> dict[Cell, Result]:
     """What the trainings that are done took."""
     return {cell: run for cell in cells if (run := (find(cell) or {}).get("training"))}
+
+
+def _seconds(run: Result) -> float:
+    """Of training: a method that saves less is not a faster one."""
+    return run["seconds"] - run.get("saving_seconds", 0.0)

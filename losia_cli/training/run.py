@@ -123,6 +123,7 @@ class _Run:
     interrupts: StopOnInterrupt = field(default_factory=StopOnInterrupt)
     selections: int = 0
     overlaps: list[float] = field(default_factory=list)
+    saving: list[float] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.output = Path(self.recipe.values["output_dir"])
@@ -173,7 +174,7 @@ class _Run:
             trainer.add_callback(RecordSelections(controller, self.output, self.resume))
             controller.on_selection.append(self._note)
             log_overlap(trainer, self.overlaps)
-        save_safely(trainer, self.output, plan)
+        self.saving = save_safely(trainer, self.output, plan)
         stop_at_the_end(trainer)
 
     def _note(self, selection: Selection) -> None:
@@ -239,6 +240,7 @@ class _Run:
                 "resumed_from": self.resume,
                 "steps": trainer.state.global_step,
                 "seconds": round(seconds, 2),
+                "saving_seconds": round(sum(self.saving), 2),
                 "tokens": int(trainer.state.num_input_tokens_seen) - before_tokens,
                 "peak_memory_bytes": peak,
                 "kept_for_backward_bytes": self.kept.nbytes,

@@ -1,5 +1,6 @@
 """The Trainer as it is here: how it saves, logs and stops, and the loss it is asked for."""
 
+import time
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -61,11 +62,12 @@ def stop_at_the_end(trainer: Trainer) -> None:
     trainer._run_epoch = run_epoch
 
 
-def save_safely(trainer: Trainer, output: Path, plan: dict[str, Any]) -> None:
-    """Seal every checkpoint before an older one is deleted."""
-    write = trainer._save_checkpoint
+def save_safely(trainer: Trainer, output: Path, plan: dict[str, Any]) -> list[float]:
+    """Seal every checkpoint before an older one is deleted; the seconds that each took."""
+    write, took = trainer._save_checkpoint, []
 
     def save(model: Any, trial: Any) -> None:
+        begun = time.monotonic()
         args, folder = trainer.args, output / f"{PREFIX}{trainer.state.global_step}"
         limit, args.save_total_limit = args.save_total_limit, None
         output.mkdir(parents=True, exist_ok=True)
@@ -83,8 +85,10 @@ def save_safely(trainer: Trainer, output: Path, plan: dict[str, Any]) -> None:
             best = trainer.state.best_model_checkpoint
             rotate_checkpoints(str(output), limit, best, use_mtime=True)
         trainer.accelerator.wait_for_everyone()
+        took.append(time.monotonic() - begun)
 
     trainer._save_checkpoint = save
+    return took
 
 
 def _checkpoint_bytes(trainer: Trainer) -> int:

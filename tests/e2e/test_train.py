@@ -120,6 +120,7 @@ def test_going_on_with_a_finished_run_leaves_its_results_alone(train, tmp_path):
 def test_a_resumed_run_counts_its_own_part(train, tmp_path):
     train(save_steps=6)
     whole = json.loads((tmp_path / "out/losia_run.json").read_text())
+    assert 0 < whole["saving_seconds"] < whole["seconds"]
     resume = str(tmp_path / "out/checkpoint-6")
     train("again", resume_from_checkpoint=resume, save_steps=100)
     part = json.loads((tmp_path / "again/losia_run.json").read_text())

@@ -111,6 +111,14 @@ def test_time_and_memory_are_the_rows_largest_and_a_resumed_training_has_no_time
     ours = collect(plan, found)["llama2-7b", "lora"]
     assert (ours[HOURS].ours, ours[MEMORY].ours) == (2.0, 30.0)
     assert (ours[HOURS].note, ours[MEMORY].note) == ("of magicoder, metamath alone", "")
+
+    def saving(cell):
+        told = found(cell)
+        if cell.method != BASE:
+            told["training"]["saving_seconds"] = 1800.0
+        return told
+
+    assert collect(plan, saving)["llama2-7b", "lora"][HOURS].ours == 1.5
     one = collect(make("table1", methods=["lora"], datasets=["magicoder"]), found)
     hours, memory = (one["llama2-7b", "lora"][column] for column in (HOURS, MEMORY))
     assert hours.note == memory.note == "of magicoder alone"
