@@ -184,6 +184,18 @@ def test_the_rates_of_losia_are_the_recipes_own_under_both_of_its_methods():
         assert pro | {"losia_pro": False} == plain
 
 
+@pytest.mark.parametrize("name", ["gemma-2b-metamath", "llama2-13b-alpaca-gpt4", "llama2-7b-piqa"])
+def test_what_the_paper_does_not_say_is_the_authors_code_or_llama_factorys(name):
+    """Full fine-tuning's rate; clipping, for which updates within backward leave no time."""
+    methods = ("full", "full-8bit", "lora", "pissa", "dora", "galore", "losia", "losia-pro")
+    values = {method: recipes.load(name, method).values for method in methods}
+    assert values["full"]["learning_rate"] == values["full-8bit"]["learning_rate"] == 2e-5
+    unclipped = {method for method in methods if values[method]["max_grad_norm"] == 0}
+    assert unclipped == {"galore", "losia", "losia-pro"}
+    clipped = {values[method]["max_grad_norm"] for method in set(methods) - unclipped}
+    assert clipped == {1.0}
+
+
 def test_the_loss_is_on_the_whole_text_where_the_authors_have_it_so():
     whole = {
         name for name in PAPERS if recipes.load(name).values.get("train_on_prompt")
