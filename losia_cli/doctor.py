@@ -2,15 +2,15 @@
 
 import platform
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import NamedTuple
 
+from losia_cli.errors import first_line
 from losia_cli.files import free_disk
 
 _ROOM = 20  # GB that a 7B model's checkpoint and its cache take
-_DRIVER = Path("/proc/driver/nvidia/version")
 
 
 class Finding(NamedTuple):
@@ -53,18 +53,22 @@ def _accelerator() -> Iterator[Finding]:
     import torch
 
     if not torch.cuda.is_available():
-        old = torch.version.cuda and _DRIVER.is_file()
-        said = (
-            f"there is a driver, but none that torch's CUDA {torch.version.cuda} can use: update"
-            " it, or install a torch for an older CUDA"
-            if old
-            else "none: small models train on the processor, others need one"
-        )
-        yield Finding("GPU", False if old else None, said)
+        yield _no_gpu(torch.cuda.init, torch.version.cuda)
         return
     for index in range(torch.cuda.device_count()):
         memory = torch.cuda.get_device_properties(index).total_memory / 2**30  # as vendors count
         yield Finding("GPU", True, f"{torch.cuda.get_device_name(index)}, {memory:.0f} GB")
+
+
+def _no_gpu(start: Callable[[], None], cuda: str | None) -> Finding:
+    """Why torch sees none, as its own start of CUDA tells."""
+    try:
+        start()
+    except (RuntimeError, AssertionError) as error:  # the latter of a torch without CUDA
+        if "driver" in str(error) and "too old" in str(error):
+            advice = f"update it, or install a torch for a CUDA older than {cuda}"
+            return Finding("GPU", False, f"{first_line(error)}; {advice}")
+    return Finding("GPU", None, "none: small models train on the processor, others need one")
 
 
 def _disk() -> Iterator[Finding]:

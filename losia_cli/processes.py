@@ -42,8 +42,13 @@ class StopTogether:
         if self._asked:
             raise Stopped
 
-    def _ask(self, *_: object) -> None:
-        """The first time it may save a checkpoint; the second time it may not."""
+    def _ask(self, wish: int, _: object) -> None:
+        """The first time it may save a checkpoint; the second time it may not.
+
+        Who has asked and then leaves the terminal is in no hurry.
+        """
+        if wish == signal.SIGHUP and self._asked:
+            return
         self._asked += 1
         with suppress(psutil.NoSuchProcess, ProcessLookupError):  # it has just ended
             asked = psutil.Process(self._process.pid)

@@ -14,7 +14,8 @@ from torch.utils._python_dispatch import return_and_correct_aliasing
 from torch.utils._pytree import tree_leaves, tree_map
 
 GPU, PROCESSOR = torch.device("cuda", 0), torch.device("cpu")
-_MAY_MIX = {"aten::copy_", "aten::_to_copy", "aten::index", "aten::index_put_"}
+_COPIES = {"aten::copy_", "aten::_to_copy"}
+_INDEXES = {"aten::index", "aten::index_put_"}  # a tensor of the GPU by one of the processor
 _WAIT = {"aten::_local_scalar_dense", "aten::nonzero", "aten::equal", "aten::masked_select"}
 
 
@@ -43,9 +44,11 @@ class PretendedTensor(Tensor):
         given = {**(kwargs or {}), **({"device": PROCESSOR} if "device" in (kwargs or {}) else {})}
         name = func.overloadpacket._qualified_op_name
         foreign = [leaf for leaf in tree_leaves((args, given)) if _foreign(leaf)]
-        if foreign and name not in _MAY_MIX:
+        may_mix = name in _COPIES or (name in _INDEXES and not _foreign(args[0]))
+        if foreign and not may_mix:
             raise RuntimeError(f"{name} mixes the GPU and the processor: {foreign}")
-        cls.waits += name in _WAIT
+        masks = name in _INDEXES and any(_mask(leaf) for leaf in tree_leaves(args[1]))
+        cls.waits += name in _WAIT or masks or (name in _COPIES and _foreign(args[0]))
         held = func(*tree_map(_held, args), **tree_map(_held, given))
         return return_and_correct_aliasing(func, args, given, tree_map(_there, held))
 
@@ -59,6 +62,8 @@ class _Placing(TorchFunctionMode):
         if name == "tolist" and isinstance(args[0], PretendedTensor):
             PretendedTensor.waits += 1
             return args[0].held.tolist()
+        if name == "cpu":
+            return _moved(args[0], PROCESSOR)
         if name == "to" and (place := _place(args, kwargs)) is not None:
             rest = [each for each in args[1:] if not isinstance(each, str | torch.device | Tensor)]
             dtypes = [each.dtype for each in args[1:] if isinstance(each, Tensor)]
@@ -96,6 +101,10 @@ def to_processor(values: Any) -> Any:
 def _foreign(leaf: Any) -> bool:
     # a tensor without dimensions may be the processor's in any operation
     return isinstance(leaf, Tensor) and not isinstance(leaf, PretendedTensor) and leaf.dim() > 0
+
+
+def _mask(leaf: Any) -> bool:
+    return isinstance(leaf, Tensor) and leaf.dtype == torch.bool
 
 
 def _held(leaf: Any) -> Any:

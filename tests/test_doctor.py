@@ -36,15 +36,17 @@ def test_a_version_that_was_not_tested_is_wrong_and_the_remedy_named(packages):
     assert "5.6.0" in found.found and "pip install 'transformers==5.5.4'" in found.found
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU that torch can use")
-def test_a_driver_that_is_too_old_is_no_missing_gpu(monkeypatch, tmp_path):
-    monkeypatch.setattr(doctor, "_DRIVER", tmp_path / "version")
-    (none,) = doctor._accelerator()
-    assert none.well is None and "none: small models" in none.found
-    (tmp_path / "version").touch()
-    (old,) = doctor._accelerator()
+def test_a_driver_that_is_too_old_is_no_missing_gpu():
+    def too_old():
+        raise RuntimeError(
+            "The NVIDIA driver on your system is too old (found version 12040). Please update\nit"
+        )
+
+    old = doctor._no_gpu(too_old, "13.0")
     assert old.well is False
-    assert f"none that torch's CUDA {torch.version.cuda} can use: update it" in old.found
+    assert "found version 12040" in old.found and "older than 13.0" in old.found
+    if not torch.cuda.is_available():
+        assert doctor._no_gpu(torch.cuda.init, torch.version.cuda).well is None
 
 
 def test_the_extras_are_nobodys_fault(packages):

@@ -82,6 +82,19 @@ def test_a_terminal_that_goes_away_is_a_wish_unless_it_is_ignored(launched, tmp_
         signal.signal(signal.SIGHUP, before)
 
 
+def test_who_leaves_the_terminal_after_asking_lets_it_save(tmp_path):
+    """A second wish would end it at once."""
+    saves = WORKER.replace("def save(*_):", "def save(*_):\n    time.sleep(1)")
+    command = [sys.executable, "-c", saves, str(tmp_path), "saves"]
+    process = subprocess.Popen(command, start_new_session=True)
+    wait_until((tmp_path / "worker").exists)
+    with pytest.raises(Stopped), StopTogether(process):
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGHUP)
+        process.wait(300)
+    assert (tmp_path / "saved").exists()
+
+
 def test_the_second_wish_ends_all_it_started(launched, tmp_path: Path):
     process, worker = launched("hangs")
     with pytest.raises(Stopped), StopTogether(process, past=True):

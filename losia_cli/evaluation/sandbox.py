@@ -143,8 +143,11 @@ _KINDS = (
 )
 
 
-def find_sandbox() -> Sandbox:
+def find_sandbox(otherwise: str = "--allow-code=unsandboxed") -> Sandbox:
     """The best kind of sandbox that nothing gets out of on this machine.
+
+    Args:
+        otherwise: how to do without one, for the error.
 
     Raises:
         UserError: there is none; says why, and what to do.
@@ -157,7 +160,7 @@ def find_sandbox() -> Sandbox:
         faults.append(f"{sandbox.kind} {fault}")
     raise UserError(
         f"no sandbox for model-written code works here: {'; '.join(faults)}. {_remedy()}, or allow "
-        "it unsandboxed with --allow-code=unsandboxed"
+        f"it unsandboxed with {otherwise}"
     )
 
 

@@ -23,6 +23,7 @@ IGNORED = -100
 LOGITS_PER_CHUNK = 2**25
 HALF_PER_CHUNK = 256  # tokens in a chunk of float16
 _OWN_LOSS_ONLY = ("shift_labels", "inputs_embeds")
+_PASSED_ON = ("past_key_values", "hidden_states", "attentions")
 
 
 def use_chunked_loss(model: PreTrainedModel, in_evaluation: bool = True) -> None:
@@ -92,16 +93,15 @@ def _chunked_forward(model: PreTrainedModel, inputs: dict[str, Any]) -> CausalLM
     count = max(len(labelled), 1) if items is None else items
     return CausalLMOutputWithPast(
         loss=total / count,
-        past_key_values=getattr(decoded, "past_key_values", None),
-        hidden_states=decoded.hidden_states,
-        attentions=decoded.attentions,
+        **{name: getattr(decoded, name, None) for name in _PASSED_ON},
     )
 
 
 def _suits(model: PreTrainedModel) -> bool:
     """Whether the loss is the output layer's alone, and chunks of it give all gradients."""
     head = model.get_output_embeddings()
-    if getattr(model.config.get_text_config(), "output_router_logits", False):
+    routed = getattr(model.config.get_text_config(), "output_router_logits", False)
+    if routed or model.base_model is model:  # which has no decoder under a name that is known
         return False
     if isinstance(head, SubnetLinear):
         return True
@@ -119,7 +119,10 @@ def _agrees(model: PreTrainedModel, own_forward: Any, input_ids: Tensor) -> bool
     inputs = {"input_ids": tokens, "labels": tokens, "use_cache": False}
     model.eval()
     try:
-        ours, theirs = _chunked_forward(model, inputs).loss, own_forward(**inputs).loss
+        theirs = own_forward(**inputs).loss
+        ours = _chunked_forward(model, inputs).loss
+    except (AttributeError, TypeError):  # its decoder takes or gives something else
+        ours = torch.full_like(theirs, torch.nan)
     finally:
         model.train(training)
     if torch.allclose(ours.double(), theirs.double(), rtol=1e-2, atol=1e-3):

@@ -29,8 +29,8 @@ def disagreements(results: Iterable[Mapping[str, Any] | None]) -> Iterator[str]:
             of = ", ".join(f"{version} ({len(titles)})" for version, titles in found.items())
             yield f"cells were measured with different versions of {package}: {of}"
     for (suite, part), found in sorted(_asked(measured).items()):
-        if len(found) > 1:
-            few = min(found.values(), key=len)
+        most = max(found.values(), key=len)
+        for few in (titles for titles in found.values() if titles is not most):
             more = f" and {len(few) - 1} more" if len(few) > 1 else ""
             yield f"{suite} was asked with other {_ASKED[part]} of {few[0]}{more}"
 

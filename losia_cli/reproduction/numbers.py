@@ -160,14 +160,13 @@ def _chosen(
         (chosen,) = settings
     if chosen is None or chosen not in means:
         return Number(None, paper=printed)
-    found, notes = means[chosen], []
-    if found.note:
-        notes.append(found.note)
+    found = means[chosen]
+    notes = [found.note]
     if len(settings) > 1:
         notes.append(f"{', '.join(chosen)}, of {len(means)} of {len(settings)} tried")
-    if found.seeds < settings[chosen]:
-        notes.append(f"{found.seeds} of {settings[chosen]} seeds")
-    return Number(found.ours, found.error, found.seeds, printed, "; ".join(notes))
+    notes.append(_of_seeds(found.seeds, settings[chosen]))
+    note = "; ".join(text for text in notes if text)
+    return Number(found.ours, found.error, found.seeds, printed, note)
 
 
 def _setting(cell: Cell) -> Row:
@@ -191,7 +190,8 @@ def _read(place: Place, result: Result | None) -> Number | None:
 def _mean(ones: Sequence[Number]) -> Number:
     values = _values(ones)
     error = stdev(values) if len(values) > 1 else ones[0].error
-    return Number(fmean(values), error, len(values), note=ones[0].note)
+    notes = dict.fromkeys(one.note for one in ones if one.note)
+    return Number(fmean(values), error, len(values), note="; ".join(notes))
 
 
 def _average(scores: Mapping[str, Number], beside: paper.Table, printed: float | None) -> Number:
@@ -236,6 +236,7 @@ def _costs(
     if MEMORY not in beside.columns or cells[0].method == BASE:
         return {}
     runs = _runs(cells, find)
+    seeds = Counter(map(_setting, cells))
     fresh = {cell: run for cell, run in runs.items() if not run["resumed_from"]}
     memory = [run["peak_memory_bytes"] for run in runs.values()]
     largest = max(memory) / 1e9 if memory else None
@@ -245,8 +246,8 @@ def _costs(
         kept = [run["kept_for_backward_bytes"] for run in fresh.values()]
         known = [one for one in kept if one is not None]  # of the first batch
         found[KEPT] = Number(max(known) / 1e9 if known else None)
-    if LOSS in beside.columns and (losses := _losses(runs)):
-        found[LOSS] = Number(min(losses), digits=3)
+    if LOSS in beside.columns and (losses := _losses(runs, seeds)):
+        found[LOSS] = min(losses, key=lambda loss: loss.ours or 0.0)
     # the first part of a resumed training was not counted
     longest = max(map(_seconds, fresh.values()), default=None)
     if SECONDS in beside.columns:
@@ -260,13 +261,22 @@ def _costs(
     return found | {measured: Number(hours, paper=printed.get(measured), note=note)}
 
 
-def _losses(runs: Mapping[Cell, Result]) -> list[float]:
+def _losses(runs: Mapping[Cell, Result], seeds: Mapping[Row, int]) -> list[Number]:
     """On held-out rows, of each setting: the mean over its seeds."""
     found: dict[Row, list[float]] = defaultdict(list)
     for cell, run in runs.items():
         if run.get("held_out_loss") is not None:
             found[_setting(cell)].append(run["held_out_loss"])
-    return [fmean(losses) for losses in found.values()]
+    return [
+        Number(
+            fmean(losses), None, len(losses), note=_of_seeds(len(losses), seeds[setting]), digits=3
+        )
+        for setting, losses in found.items()
+    ]
+
+
+def _of_seeds(measured: int, wanted: int) -> str:
+    return f"{measured} of {wanted} seeds" if measured < wanted else ""
 
 
 def _of_sets(cells: Collection[Cell], trained_on: Collection[str]) -> str:

@@ -28,7 +28,7 @@ def terminal(title: str, numbers: Numbers, fields: Sequence[str], note: str = ""
         heads = [head for head in _HEADS if any(head in cell for cell in lines)]
         cells = [Text("\n").join([cell.get(head, Text()) for head in heads]) for cell in lines]
         view.add_row(*row, Text("\n".join(heads), style="dim"), *cells)
-    starred = "* a part of the documents, or the best of several settings: see the .md"
+    starred = "* not of the whole, or the best of several settings: see the .md"
     captions = [text for text in (note, starred if any(_notes(numbers)) else "") if text]
     if captions:
         view.caption = Text("\n".join(captions), style="dim")

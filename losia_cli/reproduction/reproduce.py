@@ -73,7 +73,8 @@ def reproduce(request: Request, console: Console) -> int:
     """Measure what is missing of a table, then print and write it; the exit code.
 
     Raises:
-        UserError: the plan, its folder, its data or the machine cannot work; nothing was started.
+        UserError: the plan, its folder, its data or the machine cannot work, and nothing was
+            started; or rows changed meanwhile, and what was measured is shown.
     """
     store, plan, whole = store_of(request), plan_of(request), plan_of(_whole(request))
     left = _checked(plan, whole, store)
@@ -83,7 +84,7 @@ def reproduce(request: Request, console: Console) -> int:
 
     world = miniature.make(_world(request), console) if request.miniature else None
     inputs.make(left, world, console)
-    store.expect_same_data(whole.cells)  # once more, with what was made just now
+    store.expect_same_data(whole.cells, left)  # once more, with what was made just now
     _warn_of_few_rows(left, request, console)
     following = LivePlan(plan.cells, store, console)
     try:
@@ -92,6 +93,9 @@ def reproduce(request: Request, console: Console) -> int:
     except Stopped:
         console.print("stopped; the same command goes on from here")
         return EXIT_INTERRUPTED
+    except UserError:  # rows were prepared anew meanwhile
+        _report(plan, whole, store, console)
+        raise
     _report(plan, whole, store, console)
     return _tell_unfinished(plan, store, console)
 
@@ -117,7 +121,10 @@ def plan_of(request: Request) -> Plan:
     plan = make(
         request.table, request.models, request.methods, request.datasets, request.seeds, change
     )
-    own = {key for cell in plan.cells for key in cell.own_keys}
+    trained = [cell for cell in plan.cells if cell.method != BASE]
+    own = {key for cell in trained for key in cell.own_keys}
+    own |= {"dataset"} if len({cell.dataset for cell in trained}) > 1 else set()
+    own |= {"finetuning_type"} if len({cell.method for cell in trained}) > 1 else set()
     for key in (text.partition("=")[0] for text in request.overrides):
         if key in own:
             raise UserError(
@@ -136,8 +143,9 @@ def _checked(plan: Plan, whole: Plan, store: Store) -> list[Cell]:
     """The cells that are to do; what no recipe may say, and an edited result, are refused."""
     for cell in plan.cells:
         recipes.check(cell.resolved)
-    store.expect_same_data(whole.cells)
-    return to_do(plan.cells, store)
+    left = to_do(plan.cells, store)
+    store.expect_same_data(whole.cells, left)
+    return left
 
 
 def _full(request: Request) -> Callable[[Cell], Cell]:

@@ -52,7 +52,7 @@ def run_cells(
         beside: all cells of the table, whose training sets hold the same rows.
 
     Raises:
-        Stopped: Ctrl-C or SIGTERM came, and the running cell's process has ended.
+        Stopped: a signal asked for it, and the running cell's process has ended.
         UserError: a training set was prepared anew, of other rows, since the last cell began.
     """
     for cell in to_do(cells, store):
@@ -61,7 +61,7 @@ def run_cells(
         with store.take(cell) as lock:
             if lock is None or cell not in to_do(cells, store):  # another process has it, or had
                 continue
-            store.expect_same_data(beside or cells)
+            store.expect_same_data(beside or cells, [cell])
             _run_cell(cell, store, lock.fileno(), watch)
             if not keep:
                 _drop_unneeded(cell, cells, store)

@@ -104,15 +104,22 @@ class Store:
             content = {"schema": SCHEMA, "state": WAITING, **_described(cell)}
             self.save(cell, {**content, "data": _data(cell)})
 
-    def expect_same_data(self, cells: Iterable[Cell]) -> None:
-        """Refuse to mix rows: where a cell has learned from a set, that is what the set must be.
+    def expect_same_data(self, cells: Iterable[Cell], left: Iterable[Cell]) -> None:
+        """Refuse to mix rows: what cells have learned from is what others are to be trained on.
+
+        Args:
+            cells: of a table.
+            left: those of them that are to be trained.
 
         Raises:
             UserError: a set was prepared anew, of other rows, since a cell began.
         """
-        for cell in cells:
+        asked: dict[str, str] = {}
+        for cell in left:
+            asked |= _data(cell) if cell.method != BASE else {}
+        for cell in cells if asked else ():
             begun = (self.result(cell) or {}).get("data", {}) if self._learned(cell) else {}
-            for name, prepared in (_data(cell) if begun else {}).items():
+            for name, prepared in asked.items():
                 if begun.get(name, prepared) != prepared:
                     raise UserError(
                         f"{self.folder(cell)} was trained on other rows than {name} has now:"

@@ -298,8 +298,11 @@ def test_a_sandbox_is_tried_before_hours_of_training(recipe, other_programs):  #
     other_programs("bwrap", "exit 1")
     other_programs("unshare", "exit 1")
     told = recipe(eval_suites=["mbpp"], eval_allow_code=True)
-    with pytest.raises(UserError, match=r"^eval_suites: no sandbox for model-written code works"):
+    with pytest.raises(
+        UserError, match=r"^eval_suites: no sandbox for model-written code works"
+    ) as refused:
         look_over(recipes.load(told), Console(quiet=True))
+    assert str(refused.value).endswith("or allow it unsandboxed with eval_allow_code=unsandboxed")
     look_over(recipes.load(told, None, ["eval_allow_code=unsandboxed"]), Console(quiet=True))
     look_over(recipes.load(told, None, ["eval_suites=[piqa]"]), Console(quiet=True))
 

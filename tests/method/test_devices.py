@@ -80,3 +80,28 @@ def test_a_mixed_operation_is_refused():
         assert (there + 1).device.type == "cuda" and (there + 1).tolist() == [2.0] * 3
         with pytest.raises(RuntimeError, match="aten::add mixes the GPU and the processor"):
             there + torch.ones(3)
+        with pytest.raises(RuntimeError, match="aten::index mixes"):
+            torch.ones(3)[torch.zeros(1, dtype=torch.long, device="cuda")]
+        assert there[torch.zeros(1, dtype=torch.long)].device.type == "cuda"
+
+
+@pytest.mark.parametrize(
+    "wait",
+    [
+        lambda there: there.sum().item(),
+        lambda there: there.tolist(),
+        lambda there: there.cpu(),
+        lambda there: there.to("cpu"),
+        lambda there: torch.ones(3).copy_(there),
+        lambda there: there[there > 0],
+        lambda there: bool((there > 0).all()),
+    ],
+)
+def test_what_waits_for_a_gpu_is_counted(wait):
+    with pretended_gpu():
+        there = torch.ones(3, device="cuda")
+        (there + 1).mul_(2).sum()
+        assert PretendedTensor.waits == 0
+        found = wait(there)
+        assert PretendedTensor.waits == 1
+        assert not isinstance(found, torch.Tensor) or found.tolist() == [1.0] * 3

@@ -6,6 +6,7 @@ import warnings
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from losia_cli.method import LoSiAConfig, attach, use_chunked_loss
 from losia_cli.method import chunked_loss as chunks
@@ -143,6 +144,32 @@ def test_an_output_layer_that_trains_otherwise_keeps_its_gradients(adapt):
     ]
     assert any(grad is not None for grad in found[0].values())
     torch.testing.assert_close(*found)
+
+
+@pytest.mark.parametrize("kind", ["mamba", "llama4_text"])
+def test_models_that_are_their_own_decoder_or_know_no_attention_have_the_same_loss(kind):
+    sizes = {"vocab_size": 64, "hidden_size": 32, "num_hidden_layers": 2, "intermediate_size": 48}
+    heads = {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8, "pad_token_id": 0}
+    config = AutoConfig.for_model(kind, **sizes, **({} if kind == "mamba" else heads))
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config).requires_grad_(False)
+    own = model(**masked_batch()).loss
+    use_chunked_loss(model)
+    torch.testing.assert_close(model(**masked_batch()).loss, own, rtol=1e-5, atol=1e-5)
+
+
+def test_a_decoder_that_cannot_be_asked_alone_leaves_the_model_its_loss():
+    class Odd(torch.nn.Module):
+        def forward(self, **_):
+            return ()
+
+    model = tiny().requires_grad_(False)
+    own = model(**masked_batch()).loss
+    model.odd, model.base_model_prefix = Odd(), "odd"
+    use_chunked_loss(model)
+    with pytest.warns(UserWarning, match="its own loss is used"):
+        loss = model(**masked_batch()).loss
+    assert torch.equal(loss, own)
 
 
 def test_a_routers_part_of_the_loss_is_kept():

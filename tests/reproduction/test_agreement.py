@@ -69,6 +69,16 @@ def test_what_differs_is_said_with_whose_it_is(other, said):
     assert list(disagreements([ALIKE, changed("dora", "title", to="dora"), other])) == [said]
 
 
+def test_every_group_that_was_asked_otherwise_is_named():
+    asked = [changed(str(n), "scores", "piqa", "shots", to=n) for n in (0, 0, 1, 2, 2)]
+    for number, result in enumerate(asked):
+        result["title"] = "abcde"[number]
+    assert list(disagreements(asked)) == [
+        "piqa was asked with other examples in the prompt of c",
+        "piqa was asked with other examples in the prompt of d and 1 more",
+    ]
+
+
 @pytest.fixture
 def prepared(tmp_path):
     """A cell, and a way to prepare its set of other rows."""
@@ -93,7 +103,7 @@ def test_rows_that_come_while_a_cell_is_trained_are_not_recorded_as_its_own(stor
     with store.take(one):
         store.save(one, result)
     with pytest.raises(UserError, match="trained on other rows than piqa has now"):
-        store.expect_same_data([one])
+        store.expect_same_data([one], [one])
 
 
 def test_no_cell_begins_on_other_rows_than_one_beside_it(store, prepared, monkeypatch):
@@ -147,6 +157,20 @@ def test_weights_stay_while_another_process_scores_them(store, monkeypatch):
     assert to_do([first, second], store) == []
 
 
+def test_rows_that_nothing_is_to_be_trained_on_are_not_asked_about(store, prepared):
+    one, prepare = prepared
+    prepare("first")
+    with store.take(one):
+        store.begin(one)
+        store.save(one, {**store.result(one), "scores": {"piqa": {}}})
+    prepare("second")
+    other = replace(cell("llama2-7b", "boolq", "lora"), common=one.common)
+    store.expect_same_data([one, other], [other])
+    store.expect_same_data([one, other], [])
+    with pytest.raises(UserError, match="trained on other rows"):
+        store.expect_same_data([one, other], [replace(one, method="pissa")])
+
+
 def test_a_sandbox_that_is_needed_is_tried_before_any_cell(tmp_path, other_programs):  # noqa: F811
     other_programs("bwrap", "exit 1")
     other_programs("unshare", "exit 1")
@@ -162,6 +186,8 @@ def test_a_sandbox_that_is_needed_is_tried_before_any_cell(tmp_path, other_progr
         ("table2", "learning_rate=1e-5"),
         ("table4", "losia_period=50"),
         ("table4", "dataset=mine"),
+        ("table2", "dataset=mine"),
+        ("table1", "finetuning_type=full"),
         ("table10", "losia_rank_factor=0.5"),
     ],
 )

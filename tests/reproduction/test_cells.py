@@ -112,7 +112,7 @@ def test_a_set_that_is_new_is_no_other_set(store, tmp_path):
         store.save(one, {"state": FAILED, "data": {"another": "x"}})
     (store.trained(one) / "checkpoint-5").mkdir(parents=True)
     manifest.write(tmp_path, {name: {"sha256": "a"}})
-    store.expect_same_data([one])
+    store.expect_same_data([one], [one])
 
 
 def test_a_merged_start_and_all_kinds_of_weights_are_dropped(store):

@@ -327,7 +327,23 @@ def test_the_loss_is_of_all_seeds_of_the_best_rate():
         better = 2.0 if values["learning_rate"] == "0.001" else 2.5
         return result(cell, loss=better - 2 + int(values["seed"]))
 
-    assert collect(plan, found)["gsm8k", "LoRA r=5"]["Loss"].ours == 2.0
+    loss = collect(plan, found)["gsm8k", "LoRA r=5"]["Loss"]
+    assert (loss.ours, loss.seeds, loss.note) == (2.0, 3, "")
+    half = collect(plan, lambda cell: None if "seed=3" in cell.overrides else found(cell))
+    assert half["gsm8k", "LoRA r=5"]["Loss"].note == "2 of 3 seeds"
+
+
+def test_what_one_seeds_score_lacks_its_mean_lacks():
+    plan = make("table1", models=["llama2-7b"], methods=["lora"], seeds=[1, 2])
+
+    def found(cell):
+        told = result(cell)
+        if "seed=2" in cell.overrides and "gsm8k-5shot" in cell.suites:
+            told["scores"]["gsm8k-5shot"] = scored(45, cut=3)
+        return told
+
+    ours = collect(plan, found)["llama2-7b", "lora"]["GSM8K 5-shot"]
+    assert (ours.seeds, ours.note) == (2, "3 prompts cut")
 
 
 def test_the_comparison_is_drawn_with_what_there_is(tmp_path):

@@ -84,25 +84,25 @@ def test_rows_that_changed_under_a_cell_are_refused(store, tmp_path):
     prepared.mkdir()
     one = replace(cell("llama2-7b", "piqa", "lora"), common=(f"dataset_dir={prepared}",))
     name = one.resolved.values["dataset"]
-    store.expect_same_data([one])
+    store.expect_same_data([one], [one])
     manifest.write(prepared, {name: {"sha256": "a"}})
     with store.take(one):
         store.begin(one)
     assert store.state(one) == WAITING
-    store.expect_same_data([one])
+    store.expect_same_data([one], [one])
     manifest.write(prepared, {name: {"sha256": "b"}})
-    store.expect_same_data([one])  # it has learned nothing from the others
+    store.expect_same_data([one], [one])  # it has learned nothing from the others
     with store.take(one):
         store.begin(one)
     (store.trained(one) / "checkpoint-5").mkdir(parents=True)
-    store.expect_same_data([one])
+    store.expect_same_data([one], [one])
     manifest.write(prepared, {name: {"sha256": "a"}})
     with store.take(one):
         store.begin(one)
     with pytest.raises(UserError, match=f"trained on other rows than {name} has now"):
-        store.expect_same_data([one])
+        store.expect_same_data([one], [one])
     manifest.write(prepared, {})
-    store.expect_same_data([one])
+    store.expect_same_data([one], [one])
 
 
 def test_fewer_rows_than_the_papers_are_told(tmp_path):
