@@ -33,7 +33,8 @@ def use_chunked_loss(model: PreTrainedModel, in_evaluation: bool = True) -> None
     and whole either (trained in full, adapted, quantized, sharded), or whose loss has a router's
     part, keeps its own loss. On the first batch the loss of a few tokens is compared with the
     model's own; if they differ (an architecture that does more to its logits than a projection and
-    a soft cap), the model keeps its own too, and a warning says so.
+    a soft cap), the model keeps its own too, and a warning says so. From then on
+    `model.loss_in_chunks` tells which it is.
 
     Args:
         model: a causal language model of a decoder and an output layer.
@@ -52,6 +53,7 @@ def use_chunked_loss(model: PreTrainedModel, in_evaluation: bool = True) -> None
             return own_forward(*args, **kwargs)
         if not trusted:
             trusted.append(_suits(model) and _agrees(model, own_forward, inputs["input_ids"]))
+            model.loss_in_chunks = trusted[0]
         return _chunked_forward(model, inputs) if trusted[0] else own_forward(*args, **kwargs)
 
     trusted: list[bool] = []

@@ -28,6 +28,12 @@ def disagreements(results: Iterable[Mapping[str, Any] | None]) -> Iterator[str]:
         if len(found) > 1:
             of = ", ".join(f"{version} ({len(titles)})" for version, titles in found.items())
             yield f"cells were measured with different versions of {package}: {of}"
+    for method, losses in sorted(_losses(measured).items()):
+        if len(losses) > 1:
+            yield (
+                f"{method} was trained with the logits of whole batches and without, in which"
+                " memory and seconds differ"
+            )
     for (suite, part), found in sorted(_asked(measured).items()):
         most = max(found.values(), key=len)
         for few in (titles for titles in found.values() if titles is not most):
@@ -43,6 +49,15 @@ def _versions(results: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, list[
             for package, version in ((step or {}).get("versions") or {}).items():
                 if result["title"] not in found[package][version]:
                     found[package][version].append(result["title"])
+    return found
+
+
+def _losses(results: Iterable[Mapping[str, Any]]) -> dict[str, set[bool | None]]:
+    """Method -> whether its loss was computed in chunks; None where that was not recorded."""
+    found: dict[str, set[bool | None]] = defaultdict(set)
+    for result in results:
+        if result.get("training"):
+            found[result["method"]].add(result["training"].get("loss_in_chunks"))
     return found
 
 

@@ -223,9 +223,9 @@ class _Run:
         seconds = self.progress.end - begun
         whole = values.get("finetuning_type", "lora") in (llamafactory.LOSIA, "full", "freeze")
         reloads = whole and values.get("stage", "sft") != "rm"
+        trained = trainer.accelerator.unwrap_model(trainer.model)
         if reloads:
-            model = trainer.accelerator.unwrap_model(trainer.model)
-            verify_saved(model, self.output)
+            verify_saved(trained, self.output)
         trainable, total = _parameters(trainer)
         write_record(
             self.output,
@@ -245,6 +245,7 @@ class _Run:
                 "peak_memory_bytes": peak,
                 "kept_for_backward_bytes": self.kept.nbytes,
                 "held_out_loss": _held_out_loss(trainer),
+                "loss_in_chunks": getattr(trained, "loss_in_chunks", False),
                 "trainable_parameters": trainable,
                 "total_parameters": total,
                 "begins_with_bos": self._begins_with_bos(),

@@ -411,6 +411,7 @@ def test_adapters_are_trained_by_the_same_loss_as_losia(recipe, tmp_path, monkey
         monkeypatch.setattr(llamafactory, "use_chunked_loss", lambda *_, **__: None)
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
     assert records[0]["kept_for_backward_bytes"] < records[1]["kept_for_backward_bytes"]
+    assert [record["loss_in_chunks"] for record in records] == [True, False]
 
 
 @pytest.mark.parametrize("kind", ["oft", "freeze"])

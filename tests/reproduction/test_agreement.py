@@ -20,6 +20,7 @@ from tests.reproduction.test_run import finish, in_sequence
 
 ALIKE = {
     "title": "lora",
+    "method": "lora",
     "training": {"versions": {"torch": "2.11.0", "peft": "0.18.1"}},
     "evaluation": {"versions": {"torch": "2.11.0", "lm-eval": "0.4.13"}},
     "scores": {
@@ -67,6 +68,13 @@ def test_cells_that_were_measured_alike_need_no_word():
 )
 def test_what_differs_is_said_with_whose_it_is(other, said):
     assert list(disagreements([ALIKE, changed("dora", "title", to="dora"), other])) == [said]
+
+
+def test_a_method_that_was_trained_by_two_losses_is_named():
+    chunked = changed("new", "training", "loss_in_chunks", to=True)
+    (said,) = disagreements([ALIKE, chunked])
+    assert said.startswith("lora was trained with the logits of whole batches and without")
+    assert list(disagreements([chunked, changed("base", "training", to=None)])) == []
 
 
 def test_every_group_that_was_asked_otherwise_is_named():
