@@ -57,7 +57,7 @@ def fault(entry: Entry) -> str | None:
 
 
 def _command(entry: Entry, record: Mapping[str, Any]) -> str:
-    """What made the set."""
+    """The command that made the set, and makes the same again."""
     rows = record.get("rows asked for", "all")
     usual = SETS[entry.name].rows if entry.name in SETS else None
     given = {

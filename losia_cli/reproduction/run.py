@@ -23,7 +23,6 @@ from losia_cli.reproduction.store import missing_suites as missing
 from losia_cli.run_folder import PREFIX, holds_model
 from losia_cli.training.checkpoints import MANIFEST, never_resumed
 
-_ALLOCATOR = "PYTORCH_CUDA_ALLOC_CONF"
 _LOG_LINES = 15  # of a failed cell's, kept in its result
 # A base model has no run's record to read these from: option of `losia eval` -> the recipe's key.
 _EVALUATION = {
@@ -138,7 +137,9 @@ def one_gpu(environment: Mapping[str, str]) -> dict[str, str]:
     """
     visible = environment.get("CUDA_VISIBLE_DEVICES", "0").partition(",")[0]
     kept = {key: value for key, value in environment.items() if key != "FORCE_TORCHRUN"}
-    return {_ALLOCATOR: "expandable_segments:True", **kept, "CUDA_VISIBLE_DEVICES": visible}
+    if not kept.keys() & {"PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"}:
+        kept["PYTORCH_ALLOC_CONF"] = "expandable_segments:True"
+    return {**kept, "CUDA_VISIBLE_DEVICES": visible}
 
 
 def _process(cell: Cell, told: list[str], store: Store, lock: int, watch: Watch) -> int:

@@ -207,7 +207,7 @@ def test_what_a_failed_cell_printed_is_no_markup(store):
 
 
 def test_a_cell_sees_one_gpu():
-    allocator = {"PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True"}
+    allocator = {"PYTORCH_ALLOC_CONF": "expandable_segments:True"}
     assert one_gpu({"HOME": "/h", "FORCE_TORCHRUN": "1"}) == {
         "HOME": "/h",
         "CUDA_VISIBLE_DEVICES": "0",
