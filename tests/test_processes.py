@@ -68,22 +68,34 @@ def test_the_first_wish_goes_past_the_launcher_if_it_is_told_so(launched, tmp_pa
     assert (tmp_path / "saved").exists() is past
 
 
-def test_a_terminal_that_goes_away_is_a_wish_unless_it_is_ignored(launched, tmp_path):
+@pytest.fixture
+def hang_up():
+    """What SIGHUP does, whatever started the tests (nohup)."""
+    before = signal.getsignal(signal.SIGHUP)
+    yield lambda handler: signal.signal(signal.SIGHUP, handler)
+    signal.signal(signal.SIGHUP, before)
+
+
+def test_a_terminal_that_goes_away_is_a_wish(launched, tmp_path, hang_up):
+    hang_up(signal.SIG_DFL)
     process, _ = launched("saves")
     with pytest.raises(Stopped), StopTogether(process, past=True):
         os.kill(os.getpid(), signal.SIGHUP)
         process.wait(300)
     assert (tmp_path / "saved").exists()
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
-        with StopTogether(process):
-            os.kill(os.getpid(), signal.SIGHUP)
-    finally:
-        signal.signal(signal.SIGHUP, before)
 
 
-def test_who_leaves_the_terminal_after_asking_lets_it_save(tmp_path):
+def test_a_terminal_that_goes_away_is_none_where_that_is_to_be_ignored(launched, hang_up):
+    hang_up(signal.SIG_IGN)
+    process, worker = launched("saves")
+    with StopTogether(process):
+        os.kill(os.getpid(), signal.SIGHUP)
+    assert process.poll() is None and worker.is_running()
+
+
+def test_who_leaves_the_terminal_after_asking_lets_it_save(tmp_path, hang_up):
     """A second wish would end it at once."""
+    hang_up(signal.SIG_DFL)
     saves = WORKER.replace("def save(*_):", "def save(*_):\n    time.sleep(1)")
     command = [sys.executable, "-c", saves, str(tmp_path), "saves"]
     process = subprocess.Popen(command, start_new_session=True)
