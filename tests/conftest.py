@@ -2,6 +2,7 @@
 
 import os
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 os.environ |= {
@@ -27,3 +28,20 @@ for name in (
 # Speed is no test's business: a machine may be busy with something else.
 settings.register_profile("losia", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("losia")
+
+
+@pytest.fixture
+def other_programs(tmp_path, monkeypatch):
+    """Puts other programs before those of this machine."""
+    from losia_cli.evaluation import enclosure
+
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    enclosure._program.cache_clear()
+
+    def write(name: str, script: str) -> None:
+        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / name).chmod(0o755)
+
+    yield write
+    monkeypatch.undo()
+    enclosure._program.cache_clear()

@@ -58,6 +58,7 @@ class Number:
 
 
 Row = tuple[str, ...]
+Choice = tuple[str, frozenset[Row]]
 Numbers = dict[Row, dict[str, Number]]
 
 
@@ -83,7 +84,7 @@ def collect(plan: Plan, find: Find) -> Numbers:
         means = {name: _means(found, find) for name, found in columns.items()}
         best = _best(columns, means)
         scores = {
-            name: _chosen(found, means[name], best.get(found[0].cell.dataset), printed.get(name))
+            name: _chosen(found, means[name], best.get(_choice(found)), printed.get(name))
             for name, found in columns.items()
         }
         if AVERAGE in beside.columns and AVERAGE not in scores:
@@ -128,17 +129,22 @@ def _printed(beside: paper.Table, row: Row) -> Mapping[str, float | None]:
 
 def _best(
     columns: Mapping[str, Sequence[Place]], means: Mapping[str, Mapping[Row, Number]]
-) -> dict[str, Row]:
-    """By training set, the setting that is best in the first of its columns that is measured.
+) -> dict[Choice, Row]:
+    """Of what there was to choose among, what is best in the first column that is measured.
 
     All else is read at it: what a model forgot is not another one's than what it learned.
     """
-    best: dict[str, Row] = {}
+    best: dict[Choice, Row] = {}
     for name, found in columns.items():
         if tried := means[name]:
             chosen = max(tried, key=lambda setting: tried[setting].ours or 0.0)
-            best.setdefault(found[0].cell.dataset, chosen)
+            best.setdefault(_choice(found), chosen)
     return best
+
+
+def _choice(places: Sequence[Place]) -> Choice:
+    """What a column's setting is chosen among: the training set's, those that it tries."""
+    return places[0].cell.dataset, frozenset(_setting(place.cell) for place in places)
 
 
 def _means(places: Sequence[Place], find: Find) -> dict[Row, Number]:
@@ -156,8 +162,6 @@ def _chosen(
 ) -> Number:
     """The number at the chosen setting, with a note of what was chosen among."""
     settings = Counter(_setting(place.cell) for place in places)  # -> its seeds
-    if len(settings) == 1:  # what another column of the training set chose among is not asked
-        (chosen,) = settings
     if chosen is None or chosen not in means:
         return Number(None, paper=printed)
     found = means[chosen]
@@ -222,7 +226,7 @@ def _scored(beside: paper.Table) -> list[str]:
 def _costs(
     columns: Mapping[str, Sequence[Place]],
     trained_on: Collection[str],
-    best: Mapping[str, Row],
+    best: Mapping[Choice, Row],
     beside: paper.Table,
     printed: Mapping[str, float | None],
     find: Find,
@@ -287,15 +291,16 @@ def _of_sets(cells: Collection[Cell], trained_on: Collection[str]) -> str:
 
 def _together(
     columns: Mapping[str, Sequence[Place]],
-    best: Mapping[str, Row],
+    best: Mapping[Choice, Row],
     beside: paper.Table,
     find: Find,
 ) -> float | None:
     """Seconds of the trainings behind all of the paper's columns; None unless all are known."""
     taken = []
     for name in _scored(beside):
-        cells = [place.cell for place in columns.get(name, ())]
-        shown = [cell for cell in cells if _setting(cell) == best.get(cell.dataset)]
+        found = columns.get(name, ())
+        chosen = best.get(_choice(found)) if found else None
+        shown = [place.cell for place in found if _setting(place.cell) == chosen]
         runs = _runs(shown, find).values()
         seconds = [_seconds(run) for run in runs if not run["resumed_from"]]
         if not seconds:

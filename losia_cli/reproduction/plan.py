@@ -30,6 +30,17 @@ class Plan:
         """Every cell once, with all suites that any number needs, each after its `after`."""
         return distinct(place.cell for place in self.places)
 
+    @cached_property
+    def own_keys(self) -> set[str]:
+        """The keys by which its numbers are named, if they have several values."""
+        trained = [cell for cell in self.cells if cell.method != BASE]
+        keys = {key for cell in trained for key in cell.own_keys}
+        if len({cell.dataset for cell in trained}) > 1:
+            keys.add("dataset")
+        if len({cell.method for cell in trained}) > 1:
+            keys.add("finetuning_type")
+        return keys
+
 
 def runs_code(cells: Iterable[Cell]) -> bool:
     """Whether programs that the models write are to be run."""

@@ -121,12 +121,8 @@ def plan_of(request: Request) -> Plan:
     plan = make(
         request.table, request.models, request.methods, request.datasets, request.seeds, change
     )
-    trained = [cell for cell in plan.cells if cell.method != BASE]
-    own = {key for cell in trained for key in cell.own_keys}
-    own |= {"dataset"} if len({cell.dataset for cell in trained}) > 1 else set()
-    own |= {"finetuning_type"} if len({cell.method for cell in trained}) > 1 else set()
     for key in (text.partition("=")[0] for text in request.overrides):
-        if key in own:
+        if key in plan.own_keys:
             raise UserError(
                 f"{key}: {request.table} gives it values of its own, by which its numbers are"
                 " named: leave it out"

@@ -14,7 +14,6 @@ from losia_cli.errors import UserError
 from losia_cli.training import output
 from losia_cli.training.command import look_over
 from tests.e2e.conftest import final_weights, losia, make_model
-from tests.evaluation.test_sandbox import other_programs  # noqa: F401
 
 
 @pytest.fixture
@@ -294,7 +293,7 @@ def test_a_tied_model_gets_no_value_head_but_an_adapters(recipe, tied_model, typ
     look_over(recipes.load(told, "lora"), Console(quiet=True))
 
 
-def test_a_sandbox_is_tried_before_hours_of_training(recipe, other_programs):  # noqa: F811
+def test_a_sandbox_is_tried_before_hours_of_training(recipe, other_programs):
     other_programs("bwrap", "exit 1")
     other_programs("unshare", "exit 1")
     told = recipe(eval_suites=["mbpp"], eval_allow_code=True)

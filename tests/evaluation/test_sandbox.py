@@ -302,21 +302,6 @@ def test_without_a_sandbox_the_group_is_killed_and_the_folder_removed(tmp_path, 
     assert run(unsandboxed(), "while True: pass", "assert True", wall_seconds=0.5) is TIMEOUT
 
 
-@pytest.fixture
-def other_programs(tmp_path, monkeypatch):
-    """Puts other programs before those of this machine."""
-    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
-    enclosure._program.cache_clear()
-
-    def write(name: str, script: str) -> None:
-        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
-        (tmp_path / name).chmod(0o755)
-
-    yield write
-    monkeypatch.undo()
-    enclosure._program.cache_clear()
-
-
 def test_where_namespaces_are_forbidden_the_error_names_why_and_what_to_do(other_programs):
     other_programs("bwrap", "echo bwrap: No permissions to create new namespace >&2; exit 1")
     other_programs("unshare", "echo unshare: unshare failed: Operation not permitted >&2; exit 1")

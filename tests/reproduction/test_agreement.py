@@ -15,7 +15,6 @@ from losia_cli.reproduction.run import run_cells, to_do
 from losia_cli.reproduction.store import DONE, gather
 from losia_cli.reproduction.tables import cell
 from losia_cli.run_folder import RECORD
-from tests.evaluation.test_sandbox import other_programs  # noqa: F401
 from tests.reproduction.test_run import finish, in_sequence
 
 ALIKE = {
@@ -179,7 +178,7 @@ def test_rows_that_nothing_is_to_be_trained_on_are_not_asked_about(store, prepar
         store.expect_same_data([one, other], [replace(one, method="pissa")])
 
 
-def test_a_sandbox_that_is_needed_is_tried_before_any_cell(tmp_path, other_programs):  # noqa: F811
+def test_a_sandbox_that_is_needed_is_tried_before_any_cell(tmp_path, other_programs):
     other_programs("bwrap", "exit 1")
     other_programs("unshare", "exit 1")
     request = Request("table1", datasets=["magicoder"], output=tmp_path / "out", miniature=True)
