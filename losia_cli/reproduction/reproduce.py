@@ -1,5 +1,6 @@
 """`losia reproduce` from a table's name to the table: plan, check, run, render."""
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +19,7 @@ from losia_cli.reproduction.cell import BASE, Cell
 from losia_cli.reproduction.live import LivePlan
 from losia_cli.reproduction.numbers import collect
 from losia_cli.reproduction.plan import Plan, make, runs_code
-from losia_cli.reproduction.run import run_cells, to_do
+from losia_cli.reproduction.run import run_cells, to_do, visible_gpu
 from losia_cli.reproduction.store import DONE, FAILED, RUNNING, Store
 from losia_cli.reproduction.tables import COMPARE, published
 
@@ -59,7 +60,7 @@ def dry_run(request: Request, console: Console) -> None:
         console.print(line)
     _warn_of_few_rows(left, request, console)
     try:
-        _expect_runnable(plan.table, left, request)
+        _expect_runnable(plan.table, left, request, store)
     except UserError as error:
         console.print(f"cannot run here: {error}", style="yellow")
 
@@ -78,7 +79,7 @@ def reproduce(request: Request, console: Console) -> int:
     """
     store, plan, whole = store_of(request), plan_of(request), plan_of(_whole(request))
     left = _checked(plan, whole, store)
-    _expect_runnable(plan.table, left, request)
+    _expect_runnable(plan.table, left, request, store)
     store.open()
     from losia_cli.reproduction import inputs, miniature
 
@@ -192,7 +193,7 @@ def store_of(request: Request) -> Store:
     return Store(request.root, kind)
 
 
-def _expect_runnable(table: str, left: Sequence[Cell], request: Request) -> None:
+def _expect_runnable(table: str, left: Sequence[Cell], request: Request, store: Store) -> None:
     if runs_code(left) and not request.allow_code:
         raise UserError(
             f"{table} scores MBPP, for which programs that the models write are run: allow it,"
@@ -201,7 +202,8 @@ def _expect_runnable(table: str, left: Sequence[Cell], request: Request) -> None
     if runs_code(left) and request.allow_code == SANDBOXED:
         find_sandbox()  # before the trainings, not after them
     if any(needs_gpu(cell.resolved.values) for cell in left if cell.method != BASE):
-        costs.expect_enough(left, request.root, request.keep, costs.gpu())
+        costs.expect_enough(left, store.root, request.keep, costs.gpu())
+        store.expect_idle(visible_gpu(os.environ))
 
 
 def _report(plan: Plan, whole: Plan, store: Store, console: Console) -> None:

@@ -57,7 +57,7 @@ def run_cells(
     for cell in to_do(cells, store):
         if not _ready(cell, store):
             continue
-        with store.take(cell) as lock:
+        with store.take(cell, visible_gpu(os.environ)) as lock:
             if lock is None or cell not in to_do(cells, store):  # another process has it, or had
                 continue
             store.expect_same_data(beside or cells, [cell])
@@ -130,16 +130,20 @@ def _run_cell(cell: Cell, store: Store, lock: int, watch: Watch) -> None:
     store.save(cell, {**failure(cell, code, _tail(store.log(cell))), **measured})
 
 
+def visible_gpu(environment: Mapping[str, str]) -> str:
+    """The GPU that cells run on, by the name that CUDA_VISIBLE_DEVICES has for it."""
+    return environment.get("CUDA_VISIBLE_DEVICES", "0").partition(",")[0]
+
+
 def one_gpu(environment: Mapping[str, str]) -> dict[str, str]:
     """An environment in which a cell sees one GPU: the batches of a table are those of one.
 
     Its memory does not break up over batches of many lengths: the largest cells fill it.
     """
-    visible = environment.get("CUDA_VISIBLE_DEVICES", "0").partition(",")[0]
     kept = {key: value for key, value in environment.items() if key != "FORCE_TORCHRUN"}
     if not kept.keys() & {"PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF"}:
         kept["PYTORCH_ALLOC_CONF"] = "expandable_segments:True"
-    return {**kept, "CUDA_VISIBLE_DEVICES": visible}
+    return {**kept, "CUDA_VISIBLE_DEVICES": visible_gpu(environment)}
 
 
 def _process(cell: Cell, told: list[str], store: Store, lock: int, watch: Watch) -> int:

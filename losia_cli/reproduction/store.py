@@ -132,19 +132,41 @@ class Store:
         result = self.result(cell)
         if result is not None and missing_suites(cell, result) == ():
             return DONE
-        if self._locked(cell):
+        if _is_held(self.folder(cell) / "lock"):
             return RUNNING
         return FAILED if result is not None and result["state"] == FAILED else WAITING
 
     @contextlib.contextmanager
-    def take(self, cell: Cell) -> Iterator[IO[str] | None]:
+    def take(self, cell: Cell, gpu: str = "") -> Iterator[IO[str] | None]:
         """Hold the cell for this process and those that inherit the file; None if it is taken.
 
         A child that outlives a killed parent goes on holding it, so that none else writes there.
+
+        Args:
+            cell: the one to hold.
+            gpu: the one that it is to run on, which the file notes.
         """
         self.folder(cell).mkdir(parents=True, exist_ok=True)
         with (self.folder(cell) / "lock").open("a") as file:
-            yield file if _lock(file, fcntl.LOCK_EX, _LOOKS) else None
+            held = _lock(file, fcntl.LOCK_EX, _LOOKS)
+            if held:
+                file.truncate(0)
+                file.write(gpu)
+                file.flush()
+            yield file if held else None
+
+    def expect_idle(self, gpu: str) -> None:
+        """Refuse a second cell beside one: their memory and their seconds would be both's.
+
+        Raises:
+            UserError: a cell is running on the GPU, of whichever process.
+        """
+        for path in self.root.glob("cells/*/lock"):
+            if path.read_text(encoding="utf-8") == gpu and _is_held(path):
+                raise UserError(
+                    f"GPU {gpu} is at work on {path.parent}, and a table's cells run alone: wait"
+                    " for it to end, or give this one another GPU with CUDA_VISIBLE_DEVICES"
+                )
 
     def drop_model(self, cell: Cell) -> None:
         """Remove the weights of a scored cell; its scores and records stay."""
@@ -161,12 +183,12 @@ class Store:
         ended = "scores" in result or (folder / RECORD).is_file()
         return ended or any(folder.glob(f"{PREFIX}*"))
 
-    def _locked(self, cell: Cell) -> bool:
-        path = self.folder(cell) / "lock"
-        if not path.is_file():
-            return False
-        with path.open("a") as file:
-            return not _lock(file, fcntl.LOCK_SH)
+
+def _is_held(lock: Path) -> bool:
+    if not lock.is_file():
+        return False
+    with lock.open("a") as file:
+        return not _lock(file, fcntl.LOCK_SH)
 
 
 def _lock(file: IO[str], how: int, times: int = 1) -> bool:

@@ -2,6 +2,7 @@
 
 import fcntl
 import io
+import subprocess
 import time
 from dataclasses import replace
 
@@ -158,6 +159,19 @@ def test_a_look_at_a_cell_keeps_nobody_from_taking_it(store, monkeypatch):
             assert lock is not None
     with store.take(one) as lock, store.take(one) as second:
         assert (lock is None, second) == (False, None)
+
+
+def test_a_gpu_that_a_cell_is_at_work_on_is_not_given_to_another(store):
+    """Not even if the process that began the cell was killed: what it started holds the lock."""
+    one = cell("llama2-7b", "piqa", "lora")
+    with store.take(one, "1") as lock:
+        orphan = subprocess.Popen(["sleep", "60"], pass_fds=(lock.fileno(),))
+    store.expect_idle("0")
+    with pytest.raises(UserError, match=r"GPU 1 is at work on .*llama2-7b-piqa-lora"):
+        store.expect_idle("1")
+    orphan.kill()
+    orphan.wait()
+    store.expect_idle("1")
 
 
 def test_a_sequence_takes_the_disk_of_what_it_starts_from():
