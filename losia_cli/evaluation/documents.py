@@ -70,7 +70,8 @@ class Documents:
             folder = known.folder if known else path.split("/")[-1]
             raise UserError(
                 f"the dataset {label} could not be had ({first_line(error)}): connect to the"
-                f" hub once, or name a folder with --data DIR that holds it as {folder}/SPLIT.jsonl"
+                f" hub once, or name a folder with --data DIR (a recipe's eval_data) that holds it"
+                f" as {folder}/SPLIT.jsonl"
             ) from error
         self.used[label] = {"revision": options.get("revision") or "the newest"}
         return found
@@ -111,8 +112,8 @@ class Splits(dict[str, Any]):
         if split == self._spare:
             return None
         raise UserError(
-            f"there is no {self._folder / split} with an ending of {', '.join(ORIGINALS)}: --data"
-            " needs a file there, in the original dataset's columns"
+            f"there is no {self._folder / split} with an ending of {', '.join(ORIGINALS)}: put a"
+            " file there, in the original dataset's columns"
         )
 
 

@@ -63,6 +63,18 @@ def quieten() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
+@contextmanager
+def without_bars() -> Iterator[None]:
+    """While documents are only looked at, before a process goes on with something else."""
+    shown = not datasets.are_progress_bars_disabled()
+    datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        if shown:
+            datasets.enable_progress_bars()
+
+
 @cache
 def _every_task() -> TaskManager:
     return TaskManager()  # reads 12,000 files: seconds

@@ -100,6 +100,26 @@ def prepare(request: Request, console: Console) -> Setup:
     return Setup(found, asked, sandbox, limit, batch, settings, found.hashes(), out)
 
 
+def expect_documents(
+    names: Sequence[str], data: str | Path | None = None, limit: str | int | None = None
+) -> None:
+    """Have what suites ask before the hours of a training whose model they are for.
+
+    Args:
+        names: of the suites.
+        data: the folder of local documents; None for the hub, where they are fetched.
+        limit: `eval_limit`.
+
+    Raises:
+        UserError: a name is unknown, documents are missing or damaged, the limit is past them.
+    """
+    harness.expect_pinned()
+    folder = Path(data) if data else None
+    with harness.without_bars():
+        asked = [_asked(suite, folder, unsandboxed()) for suite in suites.find(names)]
+    _limit(limit, asked, "eval_limit")
+
+
 def _first(*values: Any) -> Any:
     return next((value for value in values if value is not None), None)
 
@@ -151,7 +171,7 @@ def _judge(
     return [[next(found).value for _ in texts] for texts in responses]
 
 
-def _limit(given: str | int | None, asked: Sequence[Asked]) -> float | None:
+def _limit(given: str | int | None, asked: Sequence[Asked], name: str = "--limit") -> float | None:
     """Documents of each task, or a share below 1."""
     if given is None:
         return None
@@ -159,14 +179,14 @@ def _limit(given: str | int | None, asked: Sequence[Asked]) -> float | None:
     try:
         number, percent = parse_limit(text)
     except ValueError:
-        raise UserError(f"--limit: {text!r} is neither a number nor a percentage") from None
+        raise UserError(f"{name}: {text!r} is neither a number nor a percentage") from None
     if not number > 0:
-        raise UserError(f"--limit: {text} asks for nothing; give a number from 1, or up to 100%")
+        raise UserError(f"{name}: {text} asks for nothing; give a number from 1, or up to 100%")
     for one in asked:
         longest = 1 if percent else max(len(task.eval_docs) for task in harness.leaves(one.task))
         if number > longest:
             there = "100%" if percent else str(longest)
-            raise UserError(f"--limit: {text} is past the end, since {one.suite.name} has {there}")
+            raise UserError(f"{name}: {text} is past the end, since {one.suite.name} has {there}")
     return None if number == 1 and percent else number
 
 

@@ -1,5 +1,6 @@
 """What cells need before the first of them starts: training sets, and a model that is packaged."""
 
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -38,6 +39,22 @@ def make(cells: Sequence[Cell], world: World | None, console: Console) -> None:
             prepare(Request(SETS[name], world.sources[name]), world.data, console)
     if any(cell.resolved.values["model_name_or_path"] == packaged_model() for cell in cells):
         prepare_base_model()
+
+
+def expect_documents(cells: Sequence[Cell]) -> None:
+    """Have what every cell is asked, before hours of training: of a folder, or from the hub.
+
+    Raises:
+        UserError: documents are missing or damaged, or fewer than the limit.
+    """
+    from losia_cli.evaluation import settle
+
+    asked: dict[tuple[str | None, str | None], set[str]] = defaultdict(set)
+    for cell in cells:
+        values = cell.resolved.values
+        asked[values.get("eval_data"), values.get("eval_limit")].update(cell.suites)
+    for (data, limit), suites in asked.items():
+        settle.expect_documents(sorted(suites), data, limit)
 
 
 def few_rows(cells: Sequence[Cell]) -> Iterator[str]:

@@ -85,6 +85,8 @@ def reproduce(request: Request, console: Console) -> int:
 
     world = miniature.make(_world(request), console) if request.miniature else None
     inputs.make(left, world, console)
+    if world is None and not request.data:
+        inputs.expect_documents(left)  # from the hub
     store.expect_same_data(whole.cells, left)  # once more, with what was made just now
     _warn_of_few_rows(left, request, console)
     following = LivePlan(plan.cells, store, console)
@@ -201,6 +203,10 @@ def _expect_runnable(table: str, left: Sequence[Cell], request: Request, store: 
         )
     if runs_code(left) and request.allow_code == SANDBOXED:
         find_sandbox()  # before the trainings, not after them
+    if request.data:
+        from losia_cli.reproduction.inputs import expect_documents
+
+        expect_documents(left)
     if any(needs_gpu(cell.resolved.values) for cell in left if cell.method != BASE):
         costs.expect_enough(left, store.root, request.keep, costs.gpu())
         store.expect_idle(visible_gpu(os.environ))

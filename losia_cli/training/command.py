@@ -118,9 +118,28 @@ def _data(recipe: Recipe) -> list[str]:
 
 
 def _documents(recipe: Recipe) -> list[str]:
+    """Of a folder; the hub is not asked."""
     folder = recipe.values.get("eval_suites") and recipe.values.get("eval_data")
-    lost = folder and not Path(folder).is_dir()
-    return [f"eval_data: there is no folder {folder}"] if lost else []
+    if not folder:
+        return []
+    if not Path(folder).is_dir():
+        return [f"eval_data: there is no folder {folder}"]
+    try:
+        _expect_documents(recipe)
+    except UserError as error:
+        return [str(error)]
+    return []
+
+
+def _expect_documents(recipe: Recipe) -> None:
+    """What the trained model will be asked: it comes hours later."""
+    from losia_cli.evaluation.settle import expect_documents
+
+    values = recipe.values
+    try:
+        expect_documents(values["eval_suites"], values.get("eval_data"), values.get("eval_limit"))
+    except UserError as error:
+        raise UserError(f"eval_suites: {error}; or train without, eval_suites=[]") from error
 
 
 def _sandbox(recipe: Recipe) -> list[str]:
@@ -156,3 +175,5 @@ def _fetch(recipe: Recipe, console: Console) -> None:
             raise UserError("\n  ".join(["the data cannot be used:", *faults]))
     if not is_local(values["model_name_or_path"]):
         check_model(values, settings_of(recipe))
+    if values.get("do_train") and values.get("eval_suites") and not values.get("eval_data"):
+        _expect_documents(recipe)

@@ -3,7 +3,13 @@
 import json
 import shlex
 
+import pytest
+from rich.console import Console
+
+from losia_cli import recipes
+from losia_cli.errors import UserError
 from losia_cli.training.checkpoints import recipe_plan
+from losia_cli.training.command import look_over
 from tests.e2e.conftest import losia
 
 
@@ -71,6 +77,18 @@ def test_what_evaluation_would_refuse_is_refused_before_training(recipe, tmp_pat
     done = losia("train", recipe(eval_suites=["arc-ee", "mbpp"]))
     assert done.returncode == 2
     assert "did you mean arc-e?" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_documents_that_are_missing_are_told_before_training(recipe, tmp_path):
+    data = documents(tmp_path / "documents")
+    told = {"eval_data": str(data), "eval_suites": ["arc-e"], "eval_limit": 7}
+    with pytest.raises(UserError, match=r"eval_suites: eval_limit: 7 is past the end"):
+        look_over(recipes.load(recipe(**told)), Console(quiet=True))
+    look_over(recipes.load(recipe(**{**told, "eval_limit": 6})), Console(quiet=True))
+    (data / "arc_easy" / "test.jsonl").unlink()
+    with pytest.raises(UserError, match=r"no .*arc_easy/test with an ending of"):
+        look_over(recipes.load(recipe(**told)), Console(quiet=True))
     assert not (tmp_path / "out").exists()
 
 
