@@ -15,6 +15,7 @@ from losia_cli import recipes
 from losia_cli.errors import UserError
 from losia_cli.method.config import LoSiAConfig
 from losia_cli.recipes import Recipe
+from losia_cli.recipes.recipe import method_settings
 
 MINIMAL = {
     "model_name_or_path": "some/model",
@@ -80,7 +81,7 @@ def test_a_method_sets_aside_what_the_recipe_says_of_another(tmp_path):
     over_losia = recipes.load(losia, "lora")
     assert {"losia_period", "losia_pro"} == over_losia.dropped.keys()
     assert not over_losia.dropped.keys() & over_losia.values.keys()
-    assert over_losia.method_settings() == {}
+    assert method_settings(over_losia.values) == {}
     assert recipes.load(losia, "losia-pro").values["losia_period"] == 7
 
     lora = written(tmp_path, finetuning_type="lora", use_dora=True, lora_rank=8)
@@ -109,7 +110,7 @@ def test_a_typed_losia_key_under_another_method_is_a_fault(tmp_path):
 def test_the_methods_settings_and_llamafactorys_arguments_part_the_values(tmp_path):
     path = written(tmp_path, losia_ema=[0.5, 0.6], losia_target=["q_proj"], losia_period="auto")
     recipe = recipes.load(path)
-    config = LoSiAConfig(**recipe.method_settings())
+    config = LoSiAConfig(**method_settings(recipe.values))
     assert (config.ema, config.target, config.period) == ((0.5, 0.6), ("q_proj",), "auto")
     assert recipe.llamafactory_arguments() == MINIMAL
 

@@ -7,6 +7,7 @@ task that was trained last. The paper's formulas carry no numbers.
 """
 
 from collections.abc import Sequence
+from operator import sub
 from statistics import fmean
 
 Matrix = Sequence[Sequence[float]]
@@ -18,6 +19,11 @@ TASKS = ("hellaswag", "piqa", "boolq", "siqa", "winogrande")
 def metrics(scores: Matrix, alone: Sequence[float]) -> dict[str, float]:
     """AP, FWT and BWT, the columns of Table 5, in the unit of the scores.
 
+    AP = 1/N sum_j P[N-1][j] is what is left of all tasks after the last one;
+    FWT = 1/N sum_i (P[i][i] - alone[i]) what earlier tasks did for a task just learned;
+    BWT = 1/(N-1) sum_{i<N-1} (P[N-1][i] - P[i][i]) what later tasks did to those before, negative
+    where they are forgotten. The last task counts for nothing there: none follows it.
+
     Args:
         scores: P, (N, N), N at least 2.
         alone: single-task scores, (N,).
@@ -25,52 +31,17 @@ def metrics(scores: Matrix, alone: Sequence[float]) -> dict[str, float]:
     Raises:
         ValueError: other shapes.
     """
-    return {
-        "AP": average_performance(scores),
-        "FWT": forward_transfer(scores, alone),
-        "BWT": backward_transfer(scores),
-    }
-
-
-def average_performance(scores: Matrix) -> float:
-    """AP = 1/N sum_j P[N-1][j]: what is left of all tasks after the last one.
-
-    Raises:
-        ValueError: `scores` is not square, or of fewer than two tasks.
-    """
-    _expect_square(scores)
-    return fmean(scores[-1])
-
-
-def forward_transfer(scores: Matrix, alone: Sequence[float]) -> float:
-    """FWT = 1/N sum_i (P[i][i] - alone[i]): what earlier tasks did for a task just learned.
-
-    Raises:
-        ValueError: `scores` is not square or of fewer than two tasks, or `alone` is of another
-            length.
-    """
-    _expect_square(scores)
-    if len(alone) != len(scores):
-        raise ValueError(f"{len(scores)} tasks, but {len(alone)} single-task scores")
-    return fmean([scores[i][i] - single for i, single in enumerate(alone)])
-
-
-def backward_transfer(scores: Matrix) -> float:
-    """BWT = 1/(N-1) sum_{i<N-1} (P[N-1][i] - P[i][i]): what later tasks did to those before.
-
-    Negative where tasks are forgotten. The last task counts for nothing: none follows it.
-
-    Raises:
-        ValueError: `scores` is not square, or of fewer than two tasks.
-    """
-    _expect_square(scores)
-    return fmean([scores[-1][i] - scores[i][i] for i in range(len(scores) - 1)])
-
-
-def _expect_square(scores: Matrix) -> None:
     widths = [len(row) for row in scores]
     if len(scores) < 2 or set(widths) != {len(scores)}:
         raise ValueError(
             f"P is square, with a row for each of at least two tasks; its {len(scores)} rows hold"
             f" {widths} scores"
         )
+    if len(alone) != len(scores):
+        raise ValueError(f"{len(scores)} tasks, but {len(alone)} single-task scores")
+    last, learned = scores[-1], [row[i] for i, row in enumerate(scores)]
+    return {
+        "AP": fmean(last),
+        "FWT": fmean(map(sub, learned, alone)),
+        "BWT": fmean(map(sub, last[:-1], learned[:-1])),
+    }

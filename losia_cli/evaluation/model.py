@@ -339,9 +339,7 @@ class ResumableLM(HFLM):
         stop = tuple(handle_stop_sequences(settings.get("until"), eos=end))
         sampling = None
         if settings["do_sample"]:
-            sampling = Sampling(
-                settings["temperature"], settings.get("top_p", 1.0), settings.get("top_k", 0)
-            )
+            sampling = Sampling(settings["temperature"], settings.get("top_p", 1.0))
         return Rules(
             max_tokens=settings["max_gen_toks"],
             stop=stop,

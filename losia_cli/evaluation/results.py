@@ -16,6 +16,8 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+
 from losia_cli.errors import UserError
 from losia_cli.evaluation.suites import Suite
 from losia_cli.files import write_atomically, writing_into
@@ -105,9 +107,10 @@ def samples(found: Mapping[str, Any], suite: str) -> list[dict[str, Any]]:
 
 def save(folder: Path, shared: Mapping[str, Any], suite: str, result: Result) -> None:
     """Write `eval_results.json` whole, with one more suite beside those that it holds by now."""
-    held = load(folder)["suites"] if (folder / FILE).is_file() else {}
-    content = {"schema": SCHEMA, **shared, "suites": {**held, suite: result}}
-    _write(folder / FILE, json.dumps(content, indent=1))
+    with FileLock(folder / ".lock"):  # of other processes that write theirs
+        held = load(folder)["suites"] if (folder / FILE).is_file() else {}
+        content = {"schema": SCHEMA, **shared, "suites": {**held, suite: result}}
+        _write(folder / FILE, json.dumps(content, indent=1))
 
 
 def save_raw(folder: Path, suite: Suite, raw: Mapping[str, Any]) -> list[dict[str, Any]]:

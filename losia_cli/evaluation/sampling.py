@@ -1,4 +1,4 @@
-"""The next token: the most likely one, or one drawn by temperature, top-k and top-p."""
+"""The next token: the most likely one, or one drawn by temperature and top-p."""
 
 import hashlib
 import json
@@ -11,11 +11,10 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Sampling:
-    """How tokens are drawn: softmax of logits / temperature, its top_k, then its top_p (0: all)."""
+    """How tokens are drawn: softmax of logits / temperature, cut to its top_p."""
 
     temperature: float
     top_p: float = 1.0
-    top_k: int = 0
 
 
 def chances(seed: int, prompt: Sequence[int], number: int, count: int) -> list[float]:
@@ -35,8 +34,6 @@ def draw(logits: Tensor, chance: Sequence[float], how: Sampling) -> list[int]:
     ordered, tokens = (logits.float() / how.temperature).softmax(-1).sort(-1, descending=True)
     before = ordered.cumsum(-1) - ordered
     ordered = ordered.masked_fill(before >= how.top_p, 0.0)
-    if how.top_k:
-        ordered[:, how.top_k :] = 0.0
     total = ordered.double().cumsum(-1)
     aim = torch.tensor(chance, dtype=torch.float64, device=total.device)[:, None] * total[:, -1:]
     index = torch.searchsorted(total, aim, right=True).clamp(max=total.shape[1] - 1)

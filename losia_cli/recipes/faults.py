@@ -41,6 +41,7 @@ _REFUSED = {
     "use_badam": _OWN_OPTIMIZER,
     "use_adam_mini": _OWN_OPTIMIZER,
     "use_muon": _OWN_OPTIMIZER,
+    "torch_compile": "every layer would be compiled anew whenever another group is scored",
     "mixture_of_depths": "it lets tokens skip layers, whose importance then cannot be compared",
     "shift_attn": "it replaces the attention whose inputs LoSiA-Pro shares",
     "adapter_name_or_path": (

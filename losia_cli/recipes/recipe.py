@@ -103,10 +103,6 @@ class Recipe:
     sources: dict[str, str]
     dropped: dict[str, str]
 
-    def method_settings(self) -> dict[str, Any]:
-        """The `losia_*` keys as `LoSiAConfig`'s keyword arguments."""
-        return method_settings(self.values)
-
     def llamafactory_arguments(self) -> dict[str, Any]:
         """What LLaMA-Factory parses: everything but our keys; `finetuning_type` stays."""
         return {

@@ -161,7 +161,7 @@ def save_safely(
         UserError: the disk is full, or the files cannot be written.
     """
     free = shutil.disk_usage(folder.parent).free
-    if free < needed:
+    if first and free < needed:  # others see what the first has written by then
         raise UserError(
             f"{folder.parent} has {free / 1e9:.1f} GB free, but a checkpoint takes about "
             f"{needed / 1e9:.1f} GB: nothing was written; free some space and resume from the "

@@ -68,7 +68,9 @@ class StopOnInterrupt(TrainerCallback):
         self._before: Any = None
 
     def on_train_begin(self, *_: Any, **__: Any) -> None:
-        """Listen, while training, for SIGINT and SIGTERM."""
+        """Listen, while training, for SIGINT and SIGTERM; a training may begin again, smaller."""
+        if self._before is not None:
+            return
         self._before = {s: signal.signal(s, self._ask) for s in (signal.SIGINT, signal.SIGTERM)}
 
     def on_step_end(

@@ -11,10 +11,13 @@ from transformers import TrainerCallback, TrainerControl, TrainerState, Training
 
 
 class _Saved:
-    """A tensor that autograd saved; it lives as long as the graph's node does."""
+    """A tensor that autograd saved; it lives as long as the graph's node does.
+
+    It is held without its own node, or a graph that no backward pass frees would hold itself.
+    """
 
     def __init__(self, tensor: Tensor) -> None:
-        self.tensor = tensor
+        self.tensor = tensor.detach()
 
 
 class SavedTensors:

@@ -11,6 +11,7 @@ from losia_cli.integrations import llamafactory
 from losia_cli.method import LoSiAConfig, LoSiAError
 from losia_cli.method.attach import find_targets
 from losia_cli.recipes import Recipe
+from losia_cli.recipes.recipe import method_settings
 
 
 def settings_of(recipe: Recipe) -> LoSiAConfig | None:
@@ -18,7 +19,7 @@ def settings_of(recipe: Recipe) -> LoSiAConfig | None:
     if recipe.values.get("finetuning_type") != llamafactory.LOSIA:
         return None
     try:
-        return LoSiAConfig(seed=recipe.values.get("seed", 42), **recipe.method_settings())
+        return LoSiAConfig(seed=recipe.values.get("seed", 42), **method_settings(recipe.values))
     except LoSiAError as error:
         raise UserError(str(error)) from error
 

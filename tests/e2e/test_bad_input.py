@@ -76,6 +76,7 @@ def test_models_that_cannot_work(refusal, tmp_path):
         ({"deepspeed": "ds.json"}, "owns the storage"),
         ({"use_galore": True}, "optimizer of its own"),
         ({"shift_attn": True}, "shift_attn"),
+        ({"torch_compile": True}, "compiled anew"),
         ({"stage": "ppo"}, "ppo"),
         ({"dataset": "summs"}, "sums"),
         ({"template": "lama2"}, "did you mean llama2?"),

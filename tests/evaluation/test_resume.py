@@ -160,6 +160,19 @@ def test_killed_at_any_moment_a_run_goes_on_to_the_same_results(model, data, tmp
     assert any(cut[-5:])
 
 
+def test_two_processes_that_save_into_one_folder_lose_no_suite(tmp_path):
+    def save_all(number):
+        for suite in range(20):
+            results.save(tmp_path, {"model": {}}, f"{number}-{suite}", {})
+
+    processes = [start(target=save_all, args=(number,)) for number in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        assert finished(process) == 0
+    assert len(results.load(tmp_path)["suites"]) == 40
+
+
 def test_what_was_answered_is_not_asked_again(model, data, whole, tmp_path, monkeypatch):
     out = tmp_path / "out"
     shutil.copytree(whole, out)

@@ -1,9 +1,11 @@
 """Which checkpoint counts, and what a continuation must share."""
 
+import shutil
 import zlib
 
 import pytest
 
+from losia_cli.errors import UserError
 from losia_cli.training import checkpoints
 from losia_cli.training.checkpoints import MANIFEST, never_resumed, newest, recipe_plan, save_safely
 
@@ -25,6 +27,15 @@ def test_a_sealed_folder_that_is_written_again_and_cut_off_does_not_count(tmp_pa
     with pytest.raises(KeyboardInterrupt):
         save_safely(folder, dies, {}, 0, first=True)
     assert not (folder / MANIFEST).exists()
+
+
+def test_the_disk_is_looked_at_by_who_fills_it(tmp_path):
+    """Another rank may look when the first one has begun to write."""
+    folder = tmp_path / "checkpoint-1"
+    too_much = shutil.disk_usage(tmp_path).total + 1
+    save_safely(folder, folder.mkdir, {}, too_much, first=False)
+    with pytest.raises(UserError, match="nothing was written"):
+        save_safely(tmp_path / "checkpoint-2", folder.mkdir, {}, too_much, first=True)
 
 
 def test_what_decides_the_weights_is_never_free():

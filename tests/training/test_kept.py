@@ -1,5 +1,7 @@
 """What is kept for backward, against arithmetic on layers small enough for it."""
 
+import gc
+
 import pytest
 import torch
 from torch import nn
@@ -84,6 +86,17 @@ def test_a_pass_that_fails_leaves_nothing_watched_and_the_next_counts(tmp_path):
     assert count.nbytes == 3 * ONE
     assert not model._forward_hooks
     y["loss"].backward()
+
+
+def test_a_pass_that_fails_and_none_that_follows_holds_no_activation():
+    """A training that is tried again with smaller batches has the memory of the larger one."""
+    saved = SavedTensors()
+    with saved:
+        y = Model()(torch.randn(ROWS, WIDTH))
+    assert saved.nbytes(()) > 0
+    del y
+    gc.collect()
+    assert saved.nbytes(()) == 0
 
 
 def test_under_checkpointing_there_is_no_such_count(tmp_path):
