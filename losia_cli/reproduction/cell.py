@@ -76,11 +76,10 @@ class Cell:
         return sha256_of({"base": self.method == BASE, **decides})
 
     def _starts_from(self) -> str:
-        """The model; of one in a folder, such as a cache, its name there."""
+        """The model by the last part of its name: the hub's is the same in a folder called so."""
         if self.after is not None:
             return self.after.identity
-        model = self.resolved.values["model_name_or_path"]
-        return PurePath(model).name if PurePath(model).is_absolute() else model
+        return PurePath(self.resolved.values["model_name_or_path"]).name
 
     @property
     def name(self) -> str:

@@ -10,7 +10,13 @@ from losia_cli.reproduction.cell import BASE, Cell
 from losia_cli.reproduction.place import Place
 from losia_cli.reproduction.tables import places, published
 
-_METHODS = ("method", "setting", "experiment")  # a table's fields that say how a row was trained
+MODEL = "model_name_or_path"
+_METHODS = (
+    "method",
+    "setting",
+    "experiment",
+    "T",
+)  # a table's fields that say how a row was trained
 
 
 @dataclass(frozen=True)
@@ -39,6 +45,8 @@ class Plan:
             keys.add("dataset")
         if len({cell.method for cell in trained}) > 1:
             keys.add("finetuning_type")
+        if len({cell.model for cell in trained}) > 1:
+            keys.add(MODEL)
         return keys
 
 
@@ -66,7 +74,7 @@ def make(
         change: what is laid over every cell.
 
     Raises:
-        UserError: a name that the table does not have.
+        UserError: a name that the table does not have, or names that exclude each other.
     """
     found = places(table)
     fields = published(table).fields
@@ -75,6 +83,9 @@ def make(
         known = {name for place in found for name in _names(place, what, fields)}
         _expect(what, names, known - {"", BASE}, table)
     kept = [place for place in found if _wanted(place, chosen, fields)]
+    if all(place.cell.method == BASE for place in kept):
+        asked = [f"--{what} {name}" for what, names in chosen.items() for name in names]
+        raise UserError(f"{table} trains nothing that is all of {', '.join(asked)}: leave one out")
     changed = [replace(place, cell=change(place.cell)) for place in kept]
     seeded = [replace(p, cell=p.cell.with_seed(seed)) for seed in seeds for p in changed]
     return Plan(table, tuple(_narrowed(seeded or changed)))
@@ -96,9 +107,12 @@ def _chain(cell: Cell) -> list[Cell]:
 
 
 def _names(place: Place, what: str, fields: Sequence[str]) -> set[str]:
-    """What a filter may call the place: for a method the overlay, or the table's own word."""
+    """What a filter may call the place: for a method the overlay, or the table's own words."""
     own = dict(zip(fields, place.row, strict=False))  # Table 5's are Table 12's
     words = [own[field] for field in _METHODS if field in own] if what == "method" else []
+    if what == "dataset":  # one that is laid over the recipe's
+        pairs = (text.partition("=") for text in place.cell.overrides)
+        words = [value for key, _, value in pairs if key == what]
     return {getattr(place.cell, what), *words}
 
 

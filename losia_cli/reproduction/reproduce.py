@@ -18,7 +18,7 @@ from losia_cli.reproduction.agreement import disagreements
 from losia_cli.reproduction.cell import BASE, Cell
 from losia_cli.reproduction.live import LivePlan
 from losia_cli.reproduction.numbers import collect
-from losia_cli.reproduction.plan import Plan, make, runs_code
+from losia_cli.reproduction.plan import MODEL, Plan, make, runs_code
 from losia_cli.reproduction.run import run_cells, to_do, visible_gpu
 from losia_cli.reproduction.store import DONE, FAILED, RUNNING, Store
 from losia_cli.reproduction.tables import COMPARE, published
@@ -54,7 +54,7 @@ class Request:
 def dry_run(request: Request, console: Console) -> None:
     """Print the cells of a plan, what they take, and whether they can run here."""
     store, plan = store_of(request), plan_of(request)
-    left = _checked(plan, plan_of(_whole(request)), store)
+    left = _checked(plan, _whole(request, plan), store)
     console.print(outlook.table(plan, store))
     for line in outlook.lines(plan, left, store):
         console.print(line)
@@ -67,7 +67,8 @@ def dry_run(request: Request, console: Console) -> None:
 
 def show(request: Request, console: Console) -> None:
     """Print a table from what has been measured so far, and write it to files."""
-    _report(plan_of(request), plan_of(_whole(request)), store_of(request), console)
+    plan = plan_of(request)
+    _report(plan, _whole(request, plan), store_of(request), console)
 
 
 def reproduce(request: Request, console: Console) -> int:
@@ -77,7 +78,8 @@ def reproduce(request: Request, console: Console) -> int:
         UserError: the plan, its folder, its data or the machine cannot work, and nothing was
             started; or rows changed meanwhile, and what was measured is shown.
     """
-    store, plan, whole = store_of(request), plan_of(request), plan_of(_whole(request))
+    store, plan = store_of(request), plan_of(request)
+    whole = _whole(request, plan)
     left = _checked(plan, whole, store)
     _expect_runnable(plan.table, left, request, store)
     store.open()
@@ -90,9 +92,15 @@ def reproduce(request: Request, console: Console) -> int:
     store.expect_same_data(whole.cells, left)  # once more, with what was made just now
     _warn_of_few_rows(left, request, console)
     following = LivePlan(plan.cells, store, console)
+
+    def watch(cell: Cell | None, seconds: float) -> None:
+        following.watch(cell, seconds)
+        if cell is None:
+            _write(whole, store)  # a table of weeks is there as far as it has come
+
     try:
         with following.live:
-            run_cells(plan.cells, store, request.keep, following.watch, whole.cells)
+            run_cells(plan.cells, store, request.keep, watch, whole.cells)
     except Stopped:
         console.print("stopped; the same command goes on from here")
         return EXIT_INTERRUPTED
@@ -120,10 +128,8 @@ def plan_of(request: Request) -> Plan:
     """
     if request.data and not request.data.is_dir():
         raise UserError(f"--data: there is no folder {request.data}")
-    change = _miniature(request) if request.miniature else _full(request)
-    plan = make(
-        request.table, request.models, request.methods, request.datasets, request.seeds, change
-    )
+    filters = request.models, request.methods, request.datasets
+    plan = make(request.table, *filters, request.seeds, _change(request))
     for key in (text.partition("=")[0] for text in request.overrides):
         if key in plan.own_keys:
             raise UserError(
@@ -133,9 +139,16 @@ def plan_of(request: Request) -> Plan:
     return plan
 
 
-def _whole(request: Request) -> Request:
-    """The same without its filters."""
-    return replace(request, models=(), methods=(), datasets=())
+def _whole(request: Request, plan: Plan) -> Plan:
+    """The plan without its filters; a model that is named is that of the filtered one alone."""
+    models = {cell.model for cell in plan.cells}
+    named = [text for text in request.overrides if text.partition("=")[0] != MODEL]
+    mine, others = _change(request), _change(replace(request, overrides=named))
+
+    def change(cell: Cell) -> Cell:
+        return (mine if cell.model in models else others)(cell)
+
+    return make(request.table, seeds=request.seeds, change=change)
 
 
 def _checked(plan: Plan, whole: Plan, store: Store) -> list[Cell]:
@@ -145,6 +158,11 @@ def _checked(plan: Plan, whole: Plan, store: Store) -> list[Cell]:
     left = to_do(plan.cells, store)
     store.expect_same_data(whole.cells, left)
     return left
+
+
+def _change(request: Request) -> Callable[[Cell], Cell]:
+    """What is laid over every cell."""
+    return _miniature(request) if request.miniature else _full(request)
 
 
 def _full(request: Request) -> Callable[[Cell], Cell]:
@@ -189,7 +207,7 @@ def store_of(request: Request) -> Store:
     """
     kind = {
         "miniature": request.miniature,
-        "overrides": list(request.overrides),
+        "overrides": [text for text in request.overrides if text.partition("=")[0] != MODEL],
         "data": str(request.data.absolute()) if request.data else None,
     }
     return Store(request.root, kind)
@@ -214,27 +232,29 @@ def _expect_runnable(table: str, left: Sequence[Cell], request: Request, store: 
 
 def _report(plan: Plan, whole: Plan, store: Store, console: Console) -> None:
     """Print the plan's numbers; the files have those of the whole table."""
-    beside = published(plan.table)
-    title = render.title(plan.table)
-    if store.kind["miniature"]:
-        title += "; in miniature, whose scores mean nothing"
+    beside, title = published(plan.table), _title(plan, store)
     wide = console if console.is_terminal else Console(file=console.file, width=_WIDE, markup=False)
     numbers = collect(plan, store.result)
     wide.print(render.terminal(title, numbers, beside.fields, beside.note))
     for what in disagreements(map(store.result, plan.cells)):
         console.print(f"warning: {what}", style="yellow", markup=False, soft_wrap=True)
     if any(store.state(cell) in (DONE, FAILED) for cell in whole.cells):
-        paths = _write(whole, title, store)
+        paths = _write(whole, store)
         console.print(f"written: {', '.join(map(str, paths))}", soft_wrap=True)
 
 
-def _write(whole: Plan, title: str, store: Store) -> list[Path]:
+def _title(plan: Plan, store: Store) -> str:
+    apart = "; in miniature, whose scores mean nothing" if store.kind["miniature"] else ""
+    return render.title(plan.table) + apart
+
+
+def _write(whole: Plan, store: Store) -> list[Path]:
     """The table's files, those that were written."""
     numbers, beside = collect(whole, store.result), published(whole.table)
     page, data, picture = (store.root / f"{whole.table}.{end}" for end in ("md", "csv", "png"))
     unlike = [f"Not alike: {what}." for what in disagreements(map(store.result, whole.cells))]
     note = "\n\n".join(text for text in (beside.note, *unlike) if text)
-    write_atomically(page, render.markdown(title, numbers, beside.fields, note))
+    write_atomically(page, render.markdown(_title(whole, store), numbers, beside.fields, note))
     write_atomically(data, render.comma_separated(numbers, beside.fields))
     if whole.table == COMPARE:
         from losia_cli.reproduction.plot import draw

@@ -40,16 +40,14 @@ class Store:
     def __init__(self, root: Path, kind: Mapping[str, Any]) -> None:
         self.root = root
         self.kind = {"schema": SCHEMA, **kind}
-        path = root / KIND
-        if path.is_file():
-            _expect_kind(path, self.kind)
+        if (root / KIND).is_file() and any(root.glob("cells/*/cell.json")):
+            _expect_kind(root / KIND, self.kind)
 
     def open(self) -> None:
         """Make the folder, where nothing has been kept yet."""
         with writing_into(self.root, "--output"):
             (self.root / "cells").mkdir(parents=True, exist_ok=True)
-            if not (self.root / KIND).is_file():
-                write_atomically(self.root / KIND, json.dumps(self.kind, indent=1))
+            write_atomically(self.root / KIND, json.dumps(self.kind, indent=1))
 
     def folder(self, cell: Cell) -> Path:
         """The cell's folder."""

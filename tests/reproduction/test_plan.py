@@ -101,6 +101,14 @@ def test_filters_keep_the_base_models_beside_what_they_leave():
     assert runs_code(make("table1", datasets=["magicoder"]).cells)
 
 
+def test_a_filter_takes_a_tables_own_words_and_what_is_laid_over_a_recipe():
+    wanted = make("table4", methods=["25"], datasets=["metamathqa_30k"])
+    (one,) = trained(wanted)
+    assert one.method == "ablations/period-25"
+    assert one.resolved.values["dataset"] == "metamathqa_30k"
+    assert len(trained(make("table4", datasets=["metamath"]))) == 21
+
+
 @pytest.mark.parametrize(
     ("asked", "says"),
     [
@@ -109,6 +117,10 @@ def test_filters_keep_the_base_models_beside_what_they_leave():
         ({"table": "table1", "models": ["llama3"]}, "it has gemma-2b, llama2-13b, llama2-7b"),
         ({"table": "table1", "methods": ["loara"]}, "--method: table1 has no loara"),
         ({"table": "table2", "datasets": ["metamath"]}, "--dataset: table2 has no metamath"),
+        (
+            {"table": "table1", "methods": ["full"], "models": ["llama2-13b"]},
+            "trains nothing that is all of --model llama2-13b, --method full",
+        ),
     ],
 )
 def test_unknown_names_are_refused_with_the_known_ones(asked, says):
@@ -167,7 +179,10 @@ def test_a_machine_that_is_too_small_is_refused_before_anything_starts(tmp_path,
 
 
 def test_a_folder_of_another_plan_is_refused(tmp_path):
-    Store(tmp_path, {"miniature": True}).open()
+    store, (one, *_) = Store(tmp_path, {"miniature": True}), make("table11").cells
+    store.open()
+    with store.take(one):
+        store.save(one, {})
     Store(tmp_path, {"miniature": True})
     with pytest.raises(UserError, match=r"another plan .*miniature True.* name another folder"):
         Store(tmp_path, {"miniature": False})

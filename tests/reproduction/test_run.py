@@ -17,9 +17,9 @@ from losia_cli.reproduction.cell import untrained
 from losia_cli.reproduction.inputs import few_rows, make, packaged_model
 from losia_cli.reproduction.live import LivePlan, remaining
 from losia_cli.reproduction.miniature import World
-from losia_cli.reproduction.reproduce import Request, plan_of
+from losia_cli.reproduction.reproduce import Request, _whole, plan_of, reproduce, store_of
 from losia_cli.reproduction.run import commands, one_gpu, to_do
-from losia_cli.reproduction.store import DONE, WAITING, failure
+from losia_cli.reproduction.store import DONE, WAITING, Store, failure
 from losia_cli.reproduction.tables import cell
 from losia_cli.run_folder import RECORD
 from losia_cli.training.checkpoints import MANIFEST
@@ -207,6 +207,47 @@ def test_a_base_model_is_asked_as_its_recipe_says(store):
         *("--limit", "10%", "--dtype", "float32", "--temperature", "0.8", "--top-p", "0.9"),
         *("--suite", "mbpp", "--allow-code=sandboxed"),
     ]
+
+
+def local(path):
+    return f"model_name_or_path={path}"
+
+
+def test_a_model_from_a_folder_stands_in_its_own_rows(tmp_path):
+    """Of a table of three models, each from a folder, put together in one folder of results."""
+    with pytest.raises(UserError, match="table1 gives it values of its own"):
+        plan_of(Request("table1", overrides=[local("/models/Llama-2-7b-hf")]))
+    asked = Request("table1", ["llama2-7b"], overrides=[local("/models/mine")])
+    plan = plan_of(asked)
+    whole = _whole(asked, plan)
+    models = {c.model: c.resolved.values["model_name_or_path"] for c in whole.cells}
+    assert models["llama2-7b"] == "/models/mine"
+    assert models["gemma-2b"] == "google/gemma-2b"
+    assert {c.identity for c in plan.cells} <= {c.identity for c in whole.cells}
+    named = plan_of(replace(asked, overrides=[local("/models/Llama-2-7b-hf")]))
+    of_the_hub = plan_of(replace(asked, overrides=[]))
+    assert [c.identity for c in named.cells] == [c.identity for c in of_the_hub.cells]
+    other = replace(asked, models=["gemma-2b"], overrides=[local("/models/gemma-2b")])
+    store_of(replace(asked, output=tmp_path)).open()
+    finish(plan.cells[1], store_of(replace(asked, output=tmp_path)))
+    store_of(replace(other, output=tmp_path)).open()
+
+
+def test_a_start_that_failed_leaves_its_folder_free(store):
+    """No cell was begun, so that nothing could be mixed."""
+    Store(store.root, {"miniature": True, "overrides": ["max_steps=3"]}).open()
+    Store(store.root, {"miniature": False}).open()
+    finish(cell("llama2-7b", "piqa", "lora"), store)
+    with pytest.raises(UserError, match="another plan"):
+        Store(store.root, {"miniature": True})
+
+
+def test_questions_that_are_missing_are_told_before_anything_is_trained(tmp_path):
+    asked = Request("table11", data=tmp_path / "empty", output=tmp_path / "out", miniature=True)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match="holds none of"):
+        reproduce(asked, Console(file=io.StringIO()))
+    assert not (tmp_path / "out").exists()
 
 
 def test_what_a_failed_cell_printed_is_no_markup(store):
