@@ -43,7 +43,7 @@ $(tables:%=reproduce-%): reproduce-%: $(installed)
 $(tables:%=reproduce-%-mini): reproduce-%-mini: $(installed)
 	"$(bin)/python" -m losia_cli reproduce $* --allow-code --miniature
 
-compare: $(installed)  ## SmolLM2-135M taught ARC-E and GSM8K by ten methods at three rates (hours)
+compare: $(installed)  ## SmolLM2-135M taught ARC-E and GSM8K by ten methods at three rates (days on a CPU)
 	"$(bin)/python" -m losia_cli reproduce compare
 
 reproduce-all:   ## all of them, the tables that are benchmarks, and the figures (months of one GPU)

@@ -275,6 +275,9 @@ def _drawn(request: Request, rows: Sequence[Row], console: Console) -> Draw:
     if missing > 0:
         few = f"fewer usable rows than the {count:,} that the paper draws"
         console.print(f"{wanted.name}: the copy has {few}: all are taken")
+    elif count is None and len(rows) < wanted.published:
+        few = f"{len(rows):,} of the {wanted.published:,} rows that are published"
+        console.print(f"{wanted.name}: the copy has {few}: all are taken")
     return made
 
 

@@ -34,8 +34,9 @@ def table(found: Mapping[str, Any], names: Sequence[str]) -> Table:
         for metric, also in suite["also"].items():
             told = _written(metric, also["score"], also["stderr"])
             view.add_row("", _short(metric), told, style="dim")
-        for domain, value in suite["domains"].items():
-            view.add_row("", domain, _written(suite["metric"], value, None), style="dim")
+        for domain, part in suite["domains"].items():
+            told = _written(suite["metric"], part["score"], part["stderr"])
+            view.add_row("", domain, told, style="dim")
     average = _average({name: found["suites"][name] for name in names})
     if average is not None:
         view.add_section()

@@ -144,22 +144,23 @@ def headline(suite: Suite, raw: Mapping[str, Any]) -> dict[str, Any]:
     parts = {name: raw["results"][group] for name, group in suite.domains.items()}
     tasks = raw["n-samples"].values()
     done, whole = (sum(n[key] for n in tasks) for key in ("effective", "original"))
-    score = found[metric]
-    if math.isnan(score):
+    if math.isnan(found[metric]):
         raise UserError(f"{suite.name}: the score is NaN, which is none")
     return {
         "metric": metric,
-        "score": score,
-        "stderr": _number(found.get(_stderr(metric))),
-        "also": {m: {"score": found[m], "stderr": _number(found.get(_stderr(m)))}
-                 for m in suite.also},
-        "domains": {name: part[metric] for name, part in parts.items()},
+        **_scored(found, metric),
+        "also": {other: _scored(found, other) for other in suite.also},
+        "domains": {name: _scored(part, metric) for name, part in parts.items()},
         "documents": done,
         "of": whole,
         "tasks": len(raw["n-samples"]),
         "of_tasks": suite.tasks or len(raw["n-samples"]),
         "shots": max(raw["n-shot"][name] for name in raw["n-samples"]),
-    }  # fmt: skip
+    }
+
+
+def _scored(found: Mapping[str, Any], metric: str) -> dict[str, Any]:
+    return {"score": found[metric], "stderr": _number(found.get(_stderr(metric)))}
 
 
 def left_out(scored: Mapping[str, Any]) -> list[str]:

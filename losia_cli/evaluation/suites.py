@@ -29,6 +29,7 @@ class Suite:
         code: whether responses are programs, to be run.
         letter: whether a response is right only if it is a single letter.
         tasks: how many tasks the whole group has; 0 where that is not declared.
+        documents: how many there are to be asked, as published; likewise.
         domains: what the group's parts are called -> the harness's name of each.
         table: where the paper reports it.
         column: the paper's name of it.
@@ -45,6 +46,7 @@ class Suite:
     code: bool = False
     letter: bool = False
     tasks: int = 0
+    documents: int = 0
     domains: Mapping[str, str] = field(default_factory=dict)
     table: str = ""
     column: str = ""
@@ -61,18 +63,23 @@ def _gsm8k(name: str, task: str, shots: int, column: str = "") -> Suite:
     flexible, strict = "exact_match,flexible-extract", "exact_match,strict-match"
     table = "Table 1" if column else ""
     return Suite(
-        name, task, "gsm8k", flexible, (strict,), shots, GREEDY, table=table, column=column
-    )
+        name, task, "gsm8k", flexible, (strict,), shots, GREEDY, documents=1319, table=table,
+        column=column,
+    )  # fmt: skip
 
 
-def _choice(name: str, task: str, folder: str, column: str, norm: bool = True) -> Suite:
+def _choice(
+    name: str, task: str, folder: str, column: str, documents: int, norm: bool = True
+) -> Suite:
     also = ("acc_norm,none",) if norm else ()
-    return Suite(name, task, folder, also=also, shots=0, table="Table 2", column=column)
+    return Suite(
+        name, task, folder, also=also, shots=0, documents=documents, table="Table 2", column=column
+    )
 
 
 _MBPP = Suite(
     "mbpp", "mbpp", "mbpp", "pass@1,judged", ("pass@10,judged",), 3, SAMPLED, samples=10,
-    code=True, table="Table 1", column="MBPP Pass@1",
+    code=True, documents=500, table="Table 1", column="MBPP Pass@1",
 )  # fmt: skip
 
 SUITES = {
@@ -86,26 +93,26 @@ SUITES = {
             _MBPP, name="mbpp-greedy", also=(), generation=GREEDY, samples=1, table="", column=""
         ),
         Suite(
-            "mmlu-ppl", "mmlu", "mmlu/default", shots=0, tasks=57, domains=_domains("mmlu_{}", "_"),
-            table="Table 1", column="MMLU 0-shot, PPL",
+            "mmlu-ppl", "mmlu", "mmlu/default", shots=0, tasks=57, documents=14042,
+            domains=_domains("mmlu_{}", "_"), table="Table 1", column="MMLU 0-shot, PPL",
         ),
         Suite(
             "mmlu-gen", "mmlu_generative", "mmlu/generative", "exact_match,get_response",
-            shots=5, generation=GREEDY, letter=True, tasks=57,
+            shots=5, generation=GREEDY, letter=True, tasks=57, documents=14042,
             domains=_domains("mmlu_generative::{}"), table="Table 1", column="MMLU 5-shot, GEN",
         ),
         Suite(
             "mmlu-continuation", "mmlu_continuation", "mmlu/continuation", shots=0,
-            tasks=57, domains=_domains("mmlu_continuation::{}"),
+            tasks=57, documents=14042, domains=_domains("mmlu_continuation::{}"),
         ),
-        _choice("arc-c", "arc_challenge", "arc", "ARC-C"),
-        _choice("arc-e", "arc_easy", "arc", "ARC-E"),
-        _choice("hellaswag", "hellaswag", "hellaswag", "HellaSwag"),
-        _choice("winogrande", "winogrande", "winogrande", "Winogrande", norm=False),
-        _choice("piqa", "piqa", "piqa", "PIQA"),
-        _choice("obqa", "openbookqa", "openbookqa", "OBQA"),
-        _choice("siqa", "social_iqa", "siqa", "SIQA", norm=False),
-        _choice("boolq", "boolq", "super_glue", "BoolQ", norm=False),
+        _choice("arc-c", "arc_challenge", "arc", "ARC-C", 1172),
+        _choice("arc-e", "arc_easy", "arc", "ARC-E", 2376),
+        _choice("hellaswag", "hellaswag", "hellaswag", "HellaSwag", 10042),
+        _choice("winogrande", "winogrande", "winogrande", "Winogrande", 1267, norm=False),
+        _choice("piqa", "piqa", "piqa", "PIQA", 1838),
+        _choice("obqa", "openbookqa", "openbookqa", "OBQA", 500),
+        _choice("siqa", "social_iqa", "siqa", "SIQA", 1954, norm=False),
+        _choice("boolq", "boolq", "super_glue", "BoolQ", 3270, norm=False),
     )
 }  # fmt: skip
 

@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from losia_cli.evaluation.suites import SUITES
 from losia_cli.files import sha256_of
 
 # What an evaluation keeps of how a suite was asked -> what it is called.
@@ -39,6 +40,21 @@ def disagreements(results: Iterable[Mapping[str, Any] | None]) -> Iterator[str]:
         for few in (titles for titles in found.values() if titles is not most):
             more = f" and {len(few) - 1} more" if len(few) > 1 else ""
             yield f"{suite} was asked with other {_ASKED[part]} of {few[0]}{more}"
+
+
+def shortened(results: Iterable[Mapping[str, Any] | None]) -> Iterator[str]:
+    """The suites of which less is there than was published, as of local copies, in words.
+
+    Args:
+        results: of the cells; None of one that has none.
+    """
+    fewest: dict[str, int] = {}
+    for result in results:
+        for suite, scored in (result or {}).get("scores", {}).items():
+            fewest[suite] = min(fewest.get(suite, scored["of"]), scored["of"])
+    for suite, there in fewest.items():
+        if there < SUITES[suite].documents:
+            yield f"{suite} was asked of {there:,} of its {SUITES[suite].documents:,} documents"
 
 
 def _versions(results: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, list[str]]]:

@@ -1,4 +1,4 @@
-"""What a plan will take: hours and memory as the paper reports them, disk by arithmetic."""
+"""What a plan will take: hours and memory as published, disk by arithmetic."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +10,7 @@ from losia_cli.data.training_sets import SETS
 from losia_cli.errors import UserError
 from losia_cli.files import free_disk
 from losia_cli.recipes.needs import needs_gpu
+from losia_cli.reproduction import peft_suite
 from losia_cli.reproduction.cell import BASE, Cell
 
 # Parameters of the published checkpoints, in billions, by what a cell calls the model.
@@ -21,13 +22,15 @@ _GALORE = 0.2  # likewise of GaLore: moments of rank 512 of 4,096, and all of th
 
 
 def hours(cell: Cell) -> float | None:
-    """The hours of training by the paper; None where it reports none for such a cell.
+    """The hours of training as published; None where none are for such a cell.
 
-    It reports those of one training or of several together: others are in proportion to their
-    rows. A cell that is told how many steps to train is none of the paper's.
+    The paper reports those of one training or of several together: others are in proportion to
+    their rows. A cell that is told how many steps to train is none of the paper's.
     """
     if cell.method == BASE:
         return 0.0
+    if theirs := peft_suite.reported(cell):
+        return theirs["step seconds"] / 3600
     values = _published(cell)
     reported = paper.hours(values)
     names = names_in(values["dataset"])
@@ -38,9 +41,13 @@ def hours(cell: Cell) -> float | None:
 
 
 def memory(cell: Cell) -> float | None:
-    """The GPU memory by the paper, in GB; None where it reports none, or no GPU is asked for."""
+    """The GPU memory as published, in GB; None where none is, or no GPU is asked for."""
     values = _published(cell)
-    return paper.memory(values) if cell.method != BASE and needs_gpu(values) else None
+    if cell.method == BASE or not needs_gpu(values):
+        return None
+    if theirs := peft_suite.reported(cell):
+        return theirs["memory"] / 1e9
+    return paper.memory(values)
 
 
 def disk(cells: Sequence[Cell], keep: bool) -> float:
@@ -81,7 +88,7 @@ def expect_enough(cells: Sequence[Cell], root: Path, keep: bool, there: float | 
         needed = memory(cell)
         if needed is not None and needed > there:
             raise UserError(
-                f"{cell.title} took {needed:g} GB of GPU memory in the paper, and this GPU has"
+                f"{cell.title} took {needed:g} GB of GPU memory as published, and this GPU has"
                 f" {there:.0f}: leave it out with --model or --method"
             )
     (place, free), needed = free_disk(root), disk(cells, keep)

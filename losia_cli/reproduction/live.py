@@ -91,29 +91,32 @@ class LivePlan:
 def remaining(waiting: Sequence[Cell], done: Sequence[Cell], store: Store) -> float | None:
     """Seconds of training that cells will take; None where nothing tells.
 
-    As the paper reports it, in the proportion measured on done cells of the same model and method;
-    where the paper reports nothing, as long as those took.
+    As published, in the proportion measured on done cells of the same model and method; where
+    nothing is published, as long as those took; where there are none, as others on the average.
     """
 
     def reported(cell: Cell) -> float | None:
         hours = costs.hours(cell)
         return None if hours is None else 3600 * hours
 
+    took: list[float] = []
     measured: dict[tuple[str, str], list[float]] = {}
     for cell in done:
         run = (store.result(cell) or {}).get("training")
         if run and not run["resumed_from"]:
+            took.append(run["seconds"])
             ratio = run["seconds"] / (reported(cell) or 1.0)
             measured.setdefault((cell.model, cell.method), []).append(ratio)
-    total = 0.0
-    for cell in waiting:
-        if cell.method == BASE:
-            continue
-        known, expected = measured.get((cell.model, cell.method)), reported(cell)
-        if known is None and expected is None:
-            return None
-        total += (fmean(known) if known else 1.0) * (expected or 1.0)
-    return total
+    expected: list[float] = []
+    trained = [cell for cell in waiting if cell.method != BASE]
+    for cell in trained:
+        known, published = measured.get((cell.model, cell.method)), reported(cell)
+        if known is not None or published is not None:
+            expected.append((fmean(known) if known else 1.0) * (published or 1.0))
+    unknown = len(trained) - len(expected)
+    if unknown and not (took or expected):
+        return None
+    return sum(expected) + (unknown * fmean(took or expected) if unknown else 0.0)
 
 
 def progress(folder: Path) -> str:

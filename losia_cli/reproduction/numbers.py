@@ -184,9 +184,11 @@ def _read(place: Place, result: Result | None) -> Number | None:
         return None
     part = [f"{scored['documents']} of {scored['of']} documents"] if scored["partial"] else []
     note = ", ".join([*part, *left_out(scored)])
+    found = scored
     if place.reading.domain:
-        return Number(100 * scored["domains"][place.reading.domain], None, 1, note=note)
-    found = scored["also"][place.reading.also] if place.reading.also else scored
+        found = scored["domains"][place.reading.domain]
+    elif place.reading.also:
+        found = scored["also"][place.reading.also]
     error = found["stderr"]
     return Number(100 * found["score"], None if error is None else 100 * error, 1, note=note)
 
@@ -231,13 +233,14 @@ def _costs(
     printed: Mapping[str, float | None],
     find: Find,
 ) -> dict[str, Number]:
-    """The longest training and the largest memory of a row's cells, as the paper's Table 1 has it.
+    """The longest training and the largest memory of a row's cells, as the paper's Table 1 has it,
+    and for tables where the paper has neither.
 
     A note names the training sets that they are of, where the whole table's row has more. Table 2's
     hours are of all trainings together.
     """
     cells = list(dict.fromkeys(place.cell for found in columns.values() for place in found))
-    if MEMORY not in beside.columns or cells[0].method == BASE:
+    if cells[0].method == BASE:
         return {}
     runs = _runs(cells, find)
     seeds = Counter(map(_setting, cells))
@@ -260,8 +263,10 @@ def _costs(
     if HOURS_TOGETHER in beside.columns:
         column, note, longest = HOURS_TOGETHER, "", _together(columns, best, beside, find)
     hours = None if longest is None else longest / 3600
-    found[column] = Number(None, paper=printed.get(column))
-    measured = column + PRO * (cells[0].method == "losia-pro")
+    if column in beside.columns:
+        found[column] = Number(None, paper=printed.get(column))
+    apart = cells[0].method == "losia-pro" and column in beside.columns
+    measured = column + PRO * apart
     return found | {measured: Number(hours, paper=printed.get(measured), note=note)}
 
 
@@ -271,12 +276,13 @@ def _losses(runs: Mapping[Cell, Result], seeds: Mapping[Row, int]) -> list[Numbe
     for cell, run in runs.items():
         if run.get("held_out_loss") is not None:
             found[_setting(cell)].append(run["held_out_loss"])
-    return [
-        Number(
-            fmean(losses), None, len(losses), note=_of_seeds(len(losses), seeds[setting]), digits=3
-        )
-        for setting, losses in found.items()
-    ]
+    means = []
+    for setting, losses in found.items():
+        rate = [f"{', '.join(setting)}, of {len(found)} of {len(seeds)} tried"]
+        notes = [*rate[: len(seeds) - 1], _of_seeds(len(losses), seeds[setting])]
+        note = "; ".join(text for text in notes if text)
+        means.append(Number(fmean(losses), None, len(losses), note=note, digits=3))
+    return means
 
 
 def _of_seeds(measured: int, wanted: int) -> str:

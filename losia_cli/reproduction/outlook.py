@@ -13,7 +13,7 @@ from losia_cli.reproduction.store import DONE, Store
 
 
 def table(plan: Plan, store: Store) -> Table:
-    """Every cell with its state, and the hours and the memory that the paper reports."""
+    """Every cell with its state, and the hours and the memory that are published."""
     view = Table(title=Text(render.title(plan.table)), title_justify="left")
     for name in ("model", "method", "training set", "scored on", "state", "hours", "GB"):
         numbers = name in ("hours", "GB")
@@ -27,7 +27,7 @@ def table(plan: Plan, store: Store) -> Table:
             ", ".join(cell.suites),
             store.state(cell),
             "–" if hours is None else f"{hours:.1f}",
-            "–" if memory is None else f"{memory:g}",
+            "–" if memory is None else f"{memory:.4g}",
         )
     return view
 
@@ -40,7 +40,7 @@ def lines(plan: Plan, left: Sequence[Cell], store: Store) -> Iterator[str]:
     seconds = remaining(left, done, store)
     if seconds is not None:
         paper = any(costs.hours(cell) for cell in left)
-        by = "until measured by the paper's hours, of rows filled to the cutoff"
+        by = "until measured by published hours, the paper's being of rows filled to the cutoff"
         yield f"training: {clock(seconds)}" + (f"; {by}" if paper else "")
     kept, dropped = (costs.disk(left, keep) for keep in (True, False))
     if kept:

@@ -48,6 +48,17 @@ def experiments() -> tuple[Experiment, ...]:
     return tuple(_experiment(row) for row in _file()["rows"])
 
 
+def reported(cell: Cell) -> Mapping[str, float]:
+    """What is published of the experiment that a cell is; nothing where it is none."""
+    own = tuple(text for text in cell.overrides if not text.startswith("seed="))
+    whole = cell.resolved.values.get("max_steps") == settings()["max_steps"]
+    if cell.recipe == recipe() and whole:
+        for one in experiments():
+            if (one.method, one.overrides) == (cell.method, own):
+                return one.values
+    return {}
+
+
 def places() -> Iterator[Place]:
     """The experiments that LLaMA-Factory has a method for, and ours by the recipe as it is."""
     model, scored = "llama3.2-3b", ("gsm8k-train-prompt",)

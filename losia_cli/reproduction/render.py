@@ -80,7 +80,7 @@ def _lines(column: str, one: Number) -> dict[str, Text]:
     if one.error is not None:
         lines["±"] = Text(f"{one.error:.1f}", style="dim")
     if one.paper is not None:
-        lines["paper"] = Text(f"{one.paper:.1f}", style="dim")
+        lines["paper"] = Text(f"{one.paper:g}", style="dim")
     if one.difference is not None:
         better = (one.difference >= 0) != (column in COSTS)
         lines["diff"] = Text(f"{one.difference:+.1f}", style="green" if better else "red")

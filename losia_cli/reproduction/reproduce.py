@@ -14,7 +14,7 @@ from losia_cli.files import write_atomically
 from losia_cli.processes import EXIT_INTERRUPTED, Stopped
 from losia_cli.recipes.needs import needs_gpu
 from losia_cli.reproduction import costs, outlook, render
-from losia_cli.reproduction.agreement import disagreements
+from losia_cli.reproduction.agreement import disagreements, shortened
 from losia_cli.reproduction.cell import BASE, Cell
 from losia_cli.reproduction.live import LivePlan
 from losia_cli.reproduction.numbers import collect
@@ -236,11 +236,18 @@ def _report(plan: Plan, whole: Plan, store: Store, console: Console) -> None:
     wide = console if console.is_terminal else Console(file=console.file, width=_WIDE, markup=False)
     numbers = collect(plan, store.result)
     wide.print(render.terminal(title, numbers, beside.fields, beside.note))
-    for what in disagreements(map(store.result, plan.cells)):
+    for what in _reservations(plan, store):
         console.print(f"warning: {what}", style="yellow", markup=False, soft_wrap=True)
     if any(store.state(cell) in (DONE, FAILED) for cell in whole.cells):
         paths = _write(whole, store)
         console.print(f"written: {', '.join(map(str, paths))}", soft_wrap=True)
+
+
+def _reservations(plan: Plan, store: Store) -> list[str]:
+    """What keeps its numbers from being compared, with each other or the paper's."""
+    results = [store.result(cell) for cell in plan.cells]
+    few = [] if store.kind["miniature"] else shortened(results)
+    return [*disagreements(results), *few]
 
 
 def _title(plan: Plan, store: Store) -> str:
@@ -252,8 +259,8 @@ def _write(whole: Plan, store: Store) -> list[Path]:
     """The table's files, those that were written."""
     numbers, beside = collect(whole, store.result), published(whole.table)
     page, data, picture = (store.root / f"{whole.table}.{end}" for end in ("md", "csv", "png"))
-    unlike = [f"Not alike: {what}." for what in disagreements(map(store.result, whole.cells))]
-    note = "\n\n".join(text for text in (beside.note, *unlike) if text)
+    reserved = [f"Note: {what}." for what in _reservations(whole, store)]
+    note = "\n\n".join(text for text in (beside.note, *reserved) if text)
     write_atomically(page, render.markdown(_title(whole, store), numbers, beside.fields, note))
     write_atomically(data, render.comma_separated(numbers, beside.fields))
     if whole.table == COMPARE:

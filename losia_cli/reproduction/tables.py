@@ -22,7 +22,11 @@ SCORED_ON = {
 }
 COMPARE = "compare"
 ALONE, UNTRAINED = "ST", "untrained"  # columns: of Table 12, and ours for the base model
-BENCHMARKS = ("table14", "table15")  # of no trained models
+# Of no trained models -> their target of make.
+BENCHMARKS = {
+    **{name: name for name in ("table14", "table15", "figure11", "figure12")},
+    "figure5": "table15",
+}
 DOMAINS = ("metamath", "magicoder", "alpaca-gpt4")
 
 # LoSiA-Pro's update is LoSiA's, in less time: it stands for both.
@@ -49,9 +53,12 @@ def places(name: str) -> list[Place]:
         UserError: there is no plan of this name.
     """
     if name not in _TABLES:
-        advice = did_you_mean(name, names()) or f"; there are {', '.join(names())}"
-        benchmark = f"; it is a benchmark: make reproduce-{name}" if name in BENCHMARKS else ""
-        raise UserError(f"there is no plan of {name}{benchmark or advice}")
+        if name in BENCHMARKS:
+            target = f"make reproduce-{BENCHMARKS[name]}"
+            raise UserError(f"there is no plan of {name}; it is a benchmark: {target}")
+        advice = "" if name.removeprefix("table").isdigit() else did_you_mean(name, names())
+        all_of_them = f"; there are {', '.join(names())}"
+        raise UserError(f"there is no plan of {name}{advice or all_of_them}")
     return list(_TABLES[name].places())
 
 

@@ -184,9 +184,14 @@ def test_letters(mmlu):
     headline, raw, lm = run("mmlu-gen", mmlu, answer)
     matches(raw, "mmlu_astronomy_generative", {"get_response": LETTERS})
     right = sum(worth for _, worth in LETTERS)
-    assert headline["domains"] == pytest.approx({
+    domains = headline["domains"]
+    assert {name: part["score"] for name, part in domains.items()} == pytest.approx({
         "stem": right / 23, "social sciences": 1, "humanities": 0, "other": 6 / 11
     })  # fmt: skip
+    # one subject in each: the standard error of its mean
+    other = 6 / 11
+    assert domains["other"]["stderr"] == pytest.approx((other * (1 - other) / 10) ** 0.5)
+    assert domains["humanities"]["stderr"] == 0
     assert headline["score"] == pytest.approx((right + 5 + 0 + 6) / (23 + 5 + 7 + 11))
     assert headline["shots"] == 5
     assert (headline["documents"], headline["tasks"]) == (46, 4)

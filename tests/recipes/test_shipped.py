@@ -269,6 +269,19 @@ def test_a_recipes_header_has_commands_that_work_and_the_papers_figures(name):
         assert f"the {train:,.0f} rows" in text
 
 
+@pytest.mark.parametrize("name", recipes.methods())
+def test_a_methods_header_has_a_command_that_works_and_the_papers_figures(name):
+    text = (recipes.project_recipes() / f"methods/{name}.yaml").read_text()
+    (command,) = re.findall(r"^#   (losia .*)", text, re.MULTILINE)
+    _, _, recipe, _, method, *overrides = shlex.split(command)
+    assert method == name
+    model = recipes.load(recipe, method, overrides).path.stem.partition("-metamath")[0]
+    row = {"model": model, "method": name.removesuffix("-pro")}
+    hours = "Time(h), Pro" if name == "losia-pro" else "Time(h)"
+    assert f"{paper.value(1, 'Mem(GB)', **row)} GB" in text
+    assert f"{paper.value(1, hours, **row)} h (Table 1)" in text
+
+
 @pytest.mark.parametrize("name", [*map(overlay, ABLATIONS)])
 def test_an_ablations_header_names_the_tables_that_use_it(name):
     header = (recipes.project_recipes() / f"{name}.yaml").read_text().partition("\nbase:")[0]

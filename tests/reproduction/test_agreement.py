@@ -9,7 +9,7 @@ from rich.console import Console
 from losia_cli.data import manifest
 from losia_cli.errors import UserError
 from losia_cli.reproduction import run as runner
-from losia_cli.reproduction.agreement import disagreements
+from losia_cli.reproduction.agreement import disagreements, shortened
 from losia_cli.reproduction.reproduce import Request, dry_run, plan_of, reproduce, store_of
 from losia_cli.reproduction.run import run_cells, to_do
 from losia_cli.reproduction.store import DONE, gather
@@ -208,3 +208,11 @@ def test_what_no_number_is_named_by_can_be_laid_over(tmp_path):
         assert plan_of(Request(table, overrides=[text])).cells
     with pytest.raises(UserError, match="seed: table10 gives it values of its own"):
         plan_of(Request("table10", seeds=[1, 2], overrides=["seed=3"]))
+
+
+def test_a_suite_of_which_less_is_there_is_named_once():
+    whole, part = (
+        {"scores": {"piqa": {"of": documents}, "boolq": {"of": 3270}}} for documents in (1838, 300)
+    )
+    assert list(shortened([None, whole, whole])) == []
+    assert list(shortened([whole, part, part])) == ["piqa was asked of 300 of its 1,838 documents"]

@@ -39,7 +39,9 @@ def scored(score, of=100, documents=100, also=None, domains=None, tasks=1, cut=0
         "also": {name: {"score": value / 100, "stderr": 0.02} for name, value in also.items()}
         if also
         else {},
-        "domains": {name: value / 100 for name, value in (domains or {}).items()},
+        "domains": {
+            name: {"score": value / 100, "stderr": 0.03} for name, value in (domains or {}).items()
+        },
     }
 
 
@@ -148,7 +150,7 @@ def whole(cell):
     domains = {"humanities": 41, "other": 52, "social sciences": 50, "stem": 36}
     for suite, score in found["scores"].items():
         if suite == "mmlu-ppl":
-            found["scores"][suite] = {**score, "domains": {n: v / 100 for n, v in domains.items()}}
+            found["scores"][suite] = {**score, "domains": scored(50, domains=domains)["domains"]}
     return found
 
 
@@ -209,6 +211,7 @@ def test_mmlus_domains_are_read_from_one_suite():
 
     ours = collect(make("table11"), found)["vanilla",]
     assert {name: ours[name].ours for name in domains} == pytest.approx(domains)
+    assert {ours[name].error for name in domains} == {3.0}
     assert ours["Avg."].ours == pytest.approx(45)  # weighted by the number of questions
     assert ours["Avg."].paper == 44.95
 
@@ -328,9 +331,10 @@ def test_the_loss_is_of_all_seeds_of_the_best_rate():
         return result(cell, loss=better - 2 + int(values["seed"]))
 
     loss = collect(plan, found)["gsm8k", "LoRA r=5"]["Loss"]
-    assert (loss.ours, loss.seeds, loss.note) == (2.0, 3, "")
+    assert (loss.ours, loss.seeds) == (2.0, 3)
+    assert loss.note == "lora_rank=5, lora_alpha=10, learning_rate=0.001, of 3 of 3 tried"
     half = collect(plan, lambda cell: None if "seed=3" in cell.overrides else found(cell))
-    assert half["gsm8k", "LoRA r=5"]["Loss"].note == "2 of 3 seeds"
+    assert half["gsm8k", "LoRA r=5"]["Loss"].note.endswith("; 2 of 3 seeds")
 
 
 def test_what_one_seeds_score_lacks_its_mean_lacks():

@@ -50,8 +50,9 @@ def test_the_base_models_own_score_is_always_there(table):
 
 
 def test_a_benchmark_is_no_plan():
-    with pytest.raises(UserError, match="make reproduce-table14"):
-        make("table14")
+    for name, target in (("table14", "table14"), ("figure5", "table15"), ("figure12", "figure12")):
+        with pytest.raises(UserError, match=f"make reproduce-{target}"):
+            make(name)
 
 
 def test_tables_share_the_models_that_are_the_same():
@@ -113,7 +114,7 @@ def test_a_filter_takes_a_tables_own_words_and_what_is_laid_over_a_recipe():
     ("asked", "says"),
     [
         ({"table": "tabel1"}, "did you mean table1?"),
-        ({"table": "table9"}, "there is no plan of table9"),
+        ({"table": "table9"}, "there is no plan of table9; there are table1, table2"),
         ({"table": "table1", "models": ["llama3"]}, "it has gemma-2b, llama2-13b, llama2-7b"),
         ({"table": "table1", "methods": ["loara"]}, "--method: table1 has no loara"),
         ({"table": "table2", "datasets": ["metamath"]}, "--dataset: table2 has no metamath"),
@@ -144,6 +145,17 @@ def test_the_papers_hours_and_memory_are_what_is_expected():
         assert all(costs.hours(cell) is not None for cell in make(name).cells)
 
 
+def test_pefts_hours_and_memory_are_those_of_its_experiment():
+    known = {c.all_overrides: c for c in trained(make("peft-suite")) if c.method == "lora"}
+    rank = next(cell for overrides, cell in known.items() if "lora_rank=32" in overrides)
+    assert costs.hours(rank) == pytest.approx(607.5 / 3600)
+    assert costs.memory(rank) == pytest.approx(22.286434304)
+    assert costs.hours(rank.with_seed(3)) == costs.hours(rank)
+    assert costs.hours(replace(rank, common=("max_steps=20",))) is None
+    ours = next(cell for cell in trained(make("peft-suite")) if cell.method == "losia-pro")
+    assert (costs.hours(ours), costs.memory(ours)) == (None, None)
+
+
 def test_a_model_in_a_folder_of_any_name_takes_what_the_paper_s_takes():
     one = next(c for c in make("table1", models=["llama2-7b"]).cells if c.method == "full")
     local = replace(one, common=("model_name_or_path=/models/mine",))
@@ -163,7 +175,7 @@ def test_a_machine_that_is_too_small_is_refused_before_anything_starts(tmp_path,
     folder = tmp_path / "not there" / "yet"
     with pytest.raises(UserError, match="no GPU is to be seen"):
         costs.expect_enough(lora, folder, False, None)
-    with pytest.raises(UserError, match=r"took 64.1 GB .* in the paper, and this GPU has 48"):
+    with pytest.raises(UserError, match=r"took 64.1 GB .* as published, and this GPU has 48"):
         costs.expect_enough(full, folder, False, 48.0)
     needed = costs.disk(lora, True)
     usage = shutil.disk_usage(tmp_path)

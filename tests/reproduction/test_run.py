@@ -293,4 +293,5 @@ def test_where_the_paper_says_nothing_the_measured_time_counts(store):
     assert remaining([large], [], store) is None
     finish(small, store, seconds=90.0)
     assert remaining([large], [small], store) == pytest.approx(90.0)
-    assert remaining([other], [small], store) is None
+    assert remaining([other], [small], store) == pytest.approx(90.0), "as others on the average"
+    assert remaining([large, other], [small], store) == pytest.approx(180.0)
