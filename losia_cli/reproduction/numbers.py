@@ -74,7 +74,8 @@ def collect(plan: Plan, find: Find) -> Numbers:
     beside = published(plan.table)
     trained_on: dict[Row, set[str]] = defaultdict(set)  # in the whole table
     for place in places(plan.table):
-        trained_on[place.row].add(place.cell.dataset)
+        if place.cell.method != BASE:
+            trained_on[place.row].add(place.cell.dataset)
     grouped: dict[Row, dict[str, list[Place]]] = defaultdict(lambda: defaultdict(list))
     for place in plan.places:
         grouped[place.row][place.column].append(place)
@@ -240,10 +241,11 @@ def _costs(
     hours are of all trainings together.
     """
     cells = list(dict.fromkeys(place.cell for found in columns.values() for place in found))
-    if cells[0].method == BASE:
+    trained = [cell for cell in cells if cell.method != BASE]
+    if not trained:
         return {}
-    runs = _runs(cells, find)
-    seeds = Counter(map(_setting, cells))
+    runs = _runs(trained, find)
+    seeds = Counter(map(_setting, trained))
     fresh = {cell: run for cell, run in runs.items() if not run["resumed_from"]}
     memory = [run["peak_memory_bytes"] for run in runs.values()]
     largest = max(memory) / 1e9 if memory else None
@@ -265,7 +267,7 @@ def _costs(
     hours = None if longest is None else longest / 3600
     if column in beside.columns:
         found[column] = Number(None, paper=printed.get(column))
-    apart = cells[0].method == "losia-pro" and column in beside.columns
+    apart = trained[0].method == "losia-pro" and column in beside.columns
     measured = column + PRO * apart
     return found | {measured: Number(hours, paper=printed.get(measured), note=note)}
 

@@ -4,6 +4,7 @@ import csv
 import io
 from collections.abc import Iterator, Sequence
 
+from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
@@ -14,26 +15,61 @@ _HEADS = ("ours", "±", "paper", "diff")  # of the lines of a terminal's cell
 _HEAD = ("column", "ours", "error", "seeds", "paper", "difference", "note")
 
 
-def terminal(title: str, numbers: Numbers, fields: Sequence[str], note: str = "") -> Table:
-    """A table for the terminal: in each cell ours, its error, the paper's, and the difference."""
-    columns = _columns(numbers)
-    view = Table(title=Text(title), title_justify="left", show_lines=True, padding=(0, 0, 0, 1))
+def terminal(
+    title: str, numbers: Numbers, fields: Sequence[str], note: str = "", width: int = 150
+) -> Group:
+    """A table for the terminal: in each cell ours, its error, the paper's, and the difference.
+
+    As many columns stand side by side as `width` has room for, the others below.
+    """
+    views = [
+        _view(numbers, fields, columns, widths)
+        for columns, widths in _blocks(numbers, fields, width)
+    ]
+    views[0].title = Text(title)
+    starred = "* not of the whole, or the best of several settings: see the .md"
+    captions = [text for text in (note, starred if any(_notes(numbers)) else "") if text]
+    if captions:
+        views[-1].caption = Text("\n".join(captions), style="dim")
+    return Group(*views)
+
+
+def _view(
+    numbers: Numbers, fields: Sequence[str], columns: Sequence[str], widths: Sequence[int]
+) -> Table:
+    view = Table(title_justify="left", show_lines=True, padding=(0, 0, 0, 1))
+    view.caption_justify = "left"
     for name in fields:
-        view.add_column(name, overflow="fold")
-    view.add_column("")
-    for name in columns:
-        view.add_column(name, justify="right", overflow="fold")
+        view.add_column(name, no_wrap=True)
+    view.add_column("", no_wrap=True)
+    for name, needed in zip(columns, widths, strict=True):
+        view.add_column(name, justify="right", overflow="fold", width=needed)
     for row, found in numbers.items():
         lines = [_lines(name, found[name]) if name in found else {} for name in columns]
         heads = [head for head in _HEADS if any(head in cell for cell in lines)]
         cells = [Text("\n").join([cell.get(head, Text()) for head in heads]) for cell in lines]
         view.add_row(*row, Text("\n".join(heads), style="dim"), *cells)
-    starred = "* not of the whole, or the best of several settings: see the .md"
-    captions = [text for text in (note, starred if any(_notes(numbers)) else "") if text]
-    if captions:
-        view.caption = Text("\n".join(captions), style="dim")
-        view.caption_justify = "left"
     return view
+
+
+def _blocks(
+    numbers: Numbers, fields: Sequence[str], width: int
+) -> list[tuple[list[str], list[int]]]:
+    """Columns that have room beside the rows' fields, and the width that each needs."""
+    beside = [max(map(len, texts)) for texts in zip(fields, *numbers, strict=True)]
+    room = width - sum(each + 2 for each in (*beside, len("paper"))) - 1
+    blocks: list[tuple[list[str], list[int]]] = [([], [])]
+    for name in _columns(numbers):
+        cells = [_lines(name, found[name]) for found in numbers.values() if name in found]
+        texts = [line.plain for cell in cells for line in cell.values()]
+        needed = max(map(len, (*name.split(), *texts)))
+        columns, widths = blocks[-1]
+        if columns and sum(each + 2 for each in (*widths, needed)) > room:
+            columns, widths = [], []
+            blocks.append((columns, widths))
+        columns.append(name)
+        widths.append(needed)
+    return blocks
 
 
 def markdown(title: str, numbers: Numbers, fields: Sequence[str], note: str = "") -> str:
@@ -80,7 +116,7 @@ def _lines(column: str, one: Number) -> dict[str, Text]:
     if one.error is not None:
         lines["±"] = Text(f"{one.error:.1f}", style="dim")
     if one.paper is not None:
-        lines["paper"] = Text(f"{one.paper:g}", style="dim")
+        lines["paper"] = Text(_printed(one.paper), style="dim")
     if one.difference is not None:
         better = (one.difference >= 0) != (column in COSTS)
         lines["diff"] = Text(f"{one.difference:+.1f}", style="green" if better else "red")
@@ -95,8 +131,13 @@ def _ours(one: Number) -> str:
     return _rounded(one) + (f" ± {one.error:.1f}" if one.error is not None else "")
 
 
+def _printed(number: float) -> str:
+    """As the paper has it, and other sources rounded as much."""
+    return f"{number:.4g}"
+
+
 def _inline(one: Number) -> str:
-    printed = "" if one.paper is None else f"{one.paper:g}"
+    printed = "" if one.paper is None else _printed(one.paper)
     change = "" if one.difference is None else f"{one.difference:+.1f}"
     beside = ", ".join(text for text in (printed, change) if text)
     return _ours(one) + (f" ({beside})" if beside else "")

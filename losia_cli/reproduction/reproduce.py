@@ -235,7 +235,7 @@ def _report(plan: Plan, whole: Plan, store: Store, console: Console) -> None:
     beside, title = published(plan.table), _title(plan, store)
     wide = console if console.is_terminal else Console(file=console.file, width=_WIDE, markup=False)
     numbers = collect(plan, store.result)
-    wide.print(render.terminal(title, numbers, beside.fields, beside.note))
+    wide.print(render.terminal(title, numbers, beside.fields, beside.note, wide.width))
     for what in _reservations(plan, store):
         console.print(f"warning: {what}", style="yellow", markup=False, soft_wrap=True)
     if any(store.state(cell) in (DONE, FAILED) for cell in whole.cells):

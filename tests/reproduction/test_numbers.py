@@ -2,12 +2,15 @@
 
 import csv
 import io
+import re
 import warnings
+from collections import Counter
 from statistics import fmean, stdev
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
 from losia_cli import paper
 from losia_cli.evaluation.suites import SUITES
@@ -23,7 +26,7 @@ from losia_cli.reproduction.numbers import (
     collect,
 )
 from losia_cli.reproduction.plan import make
-from losia_cli.reproduction.tables import names
+from losia_cli.reproduction.tables import names, published
 
 
 def scored(score, of=100, documents=100, also=None, domains=None, tasks=1, cut=0):
@@ -258,6 +261,21 @@ def test_a_difference_needs_both_numbers():
     assert Number(None, paper=1.0).difference is None
     assert Number(1.0).difference is None
     assert Number(1.0, paper=3.0).difference == -2.0
+
+
+@pytest.mark.parametrize("table", sorted(set(names()) - {"table5"}))
+@pytest.mark.parametrize("width", [80, 100, 150])
+def test_a_terminal_of_any_width_shows_every_number_whole(table, width):
+    numbers, fields = collect(make(table), whole), published(table).fields
+    told = io.StringIO()
+    Console(file=told, width=width).print(render.terminal("", numbers, fields, "", width))
+    lines = told.getvalue().splitlines()
+    assert max(map(len, lines)) <= width
+    texts = Counter(word for line in lines for word in re.split(r"[\s│]+", line))
+    for found in numbers.values():
+        texts.subtract(f"{n.paper:.4g}" for n in found.values() if n.paper is not None)
+        texts.subtract(f"{n.difference:+.1f}" for n in found.values() if n.difference is not None)
+    assert min(texts.values()) >= 0
 
 
 def test_table_5_is_table_12_summed_up():
