@@ -166,11 +166,8 @@ def _chosen(
     if chosen is None or chosen not in means:
         return Number(None, paper=printed)
     found = means[chosen]
-    notes = [found.note]
-    if len(settings) > 1:
-        notes.append(f"{', '.join(chosen)}, of {len(means)} of {len(settings)} tried")
-    notes.append(_of_seeds(found.seeds, settings[chosen]))
-    note = "; ".join(text for text in notes if text)
+    of = _of_settings(chosen, means, settings), _of_seeds(found.seeds, settings[chosen])
+    note = "; ".join(filter(None, (found.note, *of)))
     return Number(found.ours, found.error, found.seeds, printed, note)
 
 
@@ -280,11 +277,17 @@ def _losses(runs: Mapping[Cell, Result], seeds: Mapping[Row, int]) -> list[Numbe
             found[_setting(cell)].append(run["held_out_loss"])
     means = []
     for setting, losses in found.items():
-        rate = [f"{', '.join(setting)}, of {len(found)} of {len(seeds)} tried"]
-        notes = [*rate[: len(seeds) - 1], _of_seeds(len(losses), seeds[setting])]
-        note = "; ".join(text for text in notes if text)
+        chosen = _of_settings(setting, found, seeds)
+        note = "; ".join(filter(None, (chosen, _of_seeds(len(losses), seeds[setting]))))
         means.append(Number(fmean(losses), None, len(losses), note=note, digits=3))
     return means
+
+
+def _of_settings(chosen: Row, measured: Collection[Row], tried: Collection[Row]) -> str:
+    """Which setting a number is of, where there are several."""
+    if len(tried) == 1:
+        return ""
+    return f"{', '.join(chosen)}, of {len(measured)} of {len(tried)} tried"
 
 
 def _of_seeds(measured: int, wanted: int) -> str:

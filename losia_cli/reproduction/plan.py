@@ -11,12 +11,7 @@ from losia_cli.reproduction.place import Place
 from losia_cli.reproduction.tables import places, published
 
 MODEL = "model_name_or_path"
-_METHODS = (
-    "method",
-    "setting",
-    "experiment",
-    "T",
-)  # a table's fields that say how a row was trained
+_METHODS = ("method", "setting", "experiment", "T")  # fields that say how a row was trained
 
 
 @dataclass(frozen=True)

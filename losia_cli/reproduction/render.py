@@ -15,9 +15,7 @@ _HEADS = ("ours", "±", "paper", "diff")  # of the lines of a terminal's cell
 _HEAD = ("column", "ours", "error", "seeds", "paper", "difference", "note")
 
 
-def terminal(
-    title: str, numbers: Numbers, fields: Sequence[str], note: str = "", width: int = 150
-) -> Group:
+def terminal(title: str, numbers: Numbers, fields: Sequence[str], note: str, width: int) -> Group:
     """A table for the terminal: in each cell ours, its error, the paper's, and the difference.
 
     As many columns stand side by side as `width` has room for, the others below.

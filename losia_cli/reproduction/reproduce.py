@@ -88,7 +88,8 @@ def reproduce(request: Request, console: Console) -> int:
     world = miniature.make(_world(request), console) if request.miniature else None
     inputs.make(left, world, console)
     if world is None and not request.data:
-        inputs.expect_documents(left)  # from the hub
+        with console.status("looking for what is asked, on the hub"):
+            inputs.expect_documents(left)
     store.expect_same_data(whole.cells, left)  # once more, with what was made just now
     _warn_of_few_rows(left, request, console)
     following = LivePlan(plan.cells, store, console)

@@ -176,4 +176,5 @@ def _fetch(recipe: Recipe, console: Console) -> None:
     if not is_local(values["model_name_or_path"]):
         check_model(values, settings_of(recipe))
     if values.get("do_train") and values.get("eval_suites") and not values.get("eval_data"):
-        _expect_documents(recipe)
+        with console.status("looking for what is asked, on the hub"):
+            _expect_documents(recipe)
