@@ -133,9 +133,10 @@ def plan_of(request: Request) -> Plan:
     plan = make(request.table, *filters, request.seeds, _change(request))
     for key in (text.partition("=")[0] for text in request.overrides):
         if key in plan.own_keys:
+            advice = "take one of its models with --model" if key == MODEL else "leave it out"
             raise UserError(
                 f"{key}: {request.table} gives it values of its own, by which its numbers are"
-                " named: leave it out"
+                f" named: {advice}"
             )
     return plan
 
