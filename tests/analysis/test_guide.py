@@ -33,7 +33,8 @@ def test_its_other_numbers():
 
 def test_its_code_gives_the_metrics_of_results_on_disk(tmp_path, capsys):
     for i, task in enumerate(TASKS):
-        for kind, score in (("sequence-losia", 0.01 * i), ("alone-losia", 0.5)):
+        alone = {"alone-losia": 0.5} if i else {}  # the first task's is the sequence's own
+        for kind, score in {"sequence-losia": 0.01 * i, **alone}.items():
             folder = tmp_path / kind / task / "eval"
             folder.mkdir(parents=True)
             suites = {each: {"score": score} for each in TASKS}
@@ -43,7 +44,7 @@ def test_its_code_gives_the_metrics_of_results_on_disk(tmp_path, capsys):
     names = {"root": tmp_path}
     exec(code, names)
     assert [round(sum(scored) / 5) for scored in names["P"]] == [0, 1, 2, 3, 4]
-    assert names["alone"] == [50] * 5
+    assert names["alone"] == [0, *[50] * 4]
     assert "AP" in capsys.readouterr().out
 
 

@@ -132,7 +132,7 @@ def test_columns_that_no_task_reads_do_no_harm(folder):
 
 
 def test_a_missing_file_is_named_with_the_endings_it_may_have(folder):
-    fault(folder, "test", ".jsonl", ".json", ".parquet", ".arrow", "--data")
+    fault(folder, "test", ".jsonl", ".json", ".parquet", ".arrow", "put a file there")
     with pytest.raises(UserError, match=r"no folder .*nowhere"):
         Documents(folder / "nowhere")
 
