@@ -34,9 +34,17 @@ class LoSiACallback(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Raise a `LoSiAError` if the optimizer's checkpoint is not of the Trainer's step."""
-        controller = self.controller
-        scaler = getattr(kwargs.get("optimizer"), "scaler", None)  # accelerate's, in float16
+        """Raise a `LoSiAError` for an optimizer that is not driven, or is at another step."""
+        controller, optimizer = self.controller, kwargs.get("optimizer")
+        if optimizer is not None and not controller.drives(
+            getattr(optimizer, "optimizer", optimizer)  # of accelerate's
+        ):
+            raise LoSiAError(
+                "the Trainer's optimizer is not the one that the controller drives: make it from"
+                " controller.parameter_groups(), give it to controller.drive, and to the Trainer"
+                " with optimizers=(optimizer, None)"
+            )
+        scaler = getattr(optimizer, "scaler", None)  # accelerate's, in float16
         if scaler is not None:
             controller.loss_scale = scaler.get_scale
         if controller.step != state.global_step:

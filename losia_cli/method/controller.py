@@ -111,6 +111,8 @@ class LoSiAController:
         """Hook into `optimizer`, which was made from `parameter_groups`."""
         if any(GROUP_KEY not in group for group in optimizer.param_groups):
             raise LoSiAError("the optimizer was not made from LoSiAController.parameter_groups()")
+        if self.drives(optimizer):
+            raise LoSiAError("drive was called twice: the optimizer is driven already")
         self._optimizer = optimizer
         optimizer.register_step_pre_hook(self._before_step)
         optimizer.register_step_post_hook(self._after_step)
@@ -125,12 +127,21 @@ class LoSiAController:
 
             optimizer.__dict__["load_state_dict"] = load_state_dict
 
+    def drives(self, optimizer: Optimizer) -> bool:
+        """Whether this is the optimizer that `drive` was given."""
+        return optimizer is self._optimizer
+
     def start(self, total_steps: int, warmup_steps: int = 0) -> None:
         """Lay the timeline over a run of `total_steps` optimizer steps.
 
         Raises:
-            LoSiAError: the first subnet is to be scored, and was not.
+            LoSiAError: no optimizer is driven, or the first subnet is to be scored, and was not.
         """
+        if self._optimizer is None:
+            raise LoSiAError(
+                "no optimizer is driven, without which no weight would change: call drive before"
+                " start"
+            )
         if not self._chosen:
             raise LoSiAError(
                 "initial_subnet is 'scored': call score_first_subnets before start, or set it "

@@ -68,10 +68,16 @@ class StopOnInterrupt(TrainerCallback):
         self._before: Any = None
 
     def on_train_begin(self, *_: Any, **__: Any) -> None:
-        """Listen, while training, for SIGINT and SIGTERM; a training may begin again, smaller."""
+        """Listen, while training, for a wish to stop; a training may begin again, smaller.
+
+        A terminal that goes away wishes so too, unless that is to be ignored (nohup).
+        """
         if self._before is not None:
             return
-        self._before = {s: signal.signal(s, self._ask) for s in (signal.SIGINT, signal.SIGTERM)}
+        wishes = [signal.SIGINT, signal.SIGTERM]
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+            wishes.append(signal.SIGHUP)
+        self._before = {wish: signal.signal(wish, self._ask) for wish in wishes}
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
@@ -99,6 +105,8 @@ class StopOnInterrupt(TrainerCallback):
         self._before = None
 
     def _ask(self, number: int, _: FrameType | None) -> None:
+        if self._asked and number == signal.SIGHUP:  # who has asked and leaves is in no hurry
+            return
         if self._asked:
             self.release()
             raise KeyboardInterrupt

@@ -520,6 +520,22 @@ def test_first_subnets_are_scored_at_the_scale_of_half_precision(scale):
     assert sum(same) / len(same) > 0.9
 
 
+def test_an_optimizer_that_is_not_driven_is_refused():
+    """It would train nothing, or something else, in silence."""
+    controller = attach(tiny(), LoSiAConfig(**{**MOVING, "initial_subnet": "random"}))
+    with pytest.raises(LoSiAError, match="call drive before start"):
+        controller.start(12)
+    optimizer = adamw(controller.parameter_groups())
+    controller.drive(optimizer)
+    with pytest.raises(LoSiAError, match="driven already"):
+        controller.drive(optimizer)
+    args, state = TrainingArguments(use_cpu=True), TrainerState(max_steps=12)
+    begin = LoSiACallback(controller).on_train_begin
+    with pytest.raises(LoSiAError, match="not the one that the controller drives"):
+        begin(args, state, TrainerControl(), optimizer=adamw(controller.parameter_groups()))
+    begin(args, state, TrainerControl(), optimizer=optimizer)
+
+
 def test_scoring_leaves_no_gradient_behind():
     """Not in what surrounds the model either: a value head would begin with the scored batches'."""
     model = tiny()
@@ -532,6 +548,7 @@ def test_scoring_leaves_no_gradient_behind():
     def loss(batch):
         return around.head(loss_of(model, batch["input_ids"])[None].float()).sum()
 
+    controller.drive(adamw(controller.parameter_groups()))
     callback = LoSiACallback(controller, loss)
     args = TrainingArguments(per_device_train_batch_size=2, use_cpu=True)
     state = TrainerState(max_steps=12)
