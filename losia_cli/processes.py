@@ -14,11 +14,18 @@ class Stopped(Exception):
     """The user asked to stop; what was running has saved what it could."""
 
 
-class StopTogether:
-    """While a process runs, a wish to stop is passed on to it, and raised when it has ended.
+def wishes_to_stop() -> list[signal.Signals]:
+    """The signals that ask for it.
 
     A terminal that goes away wishes so too, unless that is to be ignored (nohup): what is left
     running would hold its GPU beside the next command's.
+    """
+    hung_up = signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN
+    return [signal.SIGINT, signal.SIGTERM, *[signal.SIGHUP] * hung_up]
+
+
+class StopTogether:
+    """While a process runs, a wish to stop is passed on to it, and raised when it has ended.
 
     Args:
         process: leads a session of its own, or Ctrl-C would reach it twice.
@@ -31,10 +38,7 @@ class StopTogether:
         self._asked = 0
 
     def __enter__(self) -> None:
-        wishes = [signal.SIGINT, signal.SIGTERM]
-        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-            wishes.append(signal.SIGHUP)
-        self._before = {wish: signal.signal(wish, self._ask) for wish in wishes}
+        self._before = {wish: signal.signal(wish, self._ask) for wish in wishes_to_stop()}
 
     def __exit__(self, *_: object) -> None:
         for number, handler in self._before.items():

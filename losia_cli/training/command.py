@@ -68,13 +68,21 @@ def evaluate_after(recipe: Recipe, console: Console) -> None:
 
     Of several machines the first one does.
     """
-    wanted = recipe.values.get("do_train") and recipe.values.get("eval_suites")
-    if not wanted or "LOCAL_RANK" in os.environ or os.environ.get("NODE_RANK", "0") != "0":
+    if (
+        not _is_evaluated(recipe)
+        or "LOCAL_RANK" in os.environ
+        or os.environ.get("NODE_RANK", "0") != "0"
+    ):
         return
     output = recipe.values["output_dir"]
     console.print(f"evaluating; should it fail, the model is saved: losia eval {output}")
     sys.stdout.flush()
     os.execv(sys.executable, [sys.executable, "-m", "losia_cli", "eval", output])
+
+
+def _is_evaluated(recipe: Recipe) -> bool:
+    """Whether suites follow the training."""
+    return bool(recipe.values.get("do_train") and recipe.values.get("eval_suites"))
 
 
 def look_over(recipe: Recipe, console: Console) -> Path | None:
@@ -119,8 +127,8 @@ def _data(recipe: Recipe) -> list[str]:
 
 def _documents(recipe: Recipe) -> list[str]:
     """Of a folder; the hub is not asked."""
-    folder = recipe.values.get("eval_suites") and recipe.values.get("eval_data")
-    if not folder:
+    folder = recipe.values.get("eval_data")
+    if not folder or not _is_evaluated(recipe):
         return []
     if not Path(folder).is_dir():
         return [f"eval_data: there is no folder {folder}"]
@@ -175,6 +183,6 @@ def _fetch(recipe: Recipe, console: Console) -> None:
             raise UserError("\n  ".join(["the data cannot be used:", *faults]))
     if not is_local(values["model_name_or_path"]):
         check_model(values, settings_of(recipe))
-    if values.get("do_train") and values.get("eval_suites") and not values.get("eval_data"):
+    if _is_evaluated(recipe) and not values.get("eval_data"):
         with console.status("looking for what is asked, on the hub"):
             _expect_documents(recipe)

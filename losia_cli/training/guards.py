@@ -9,6 +9,7 @@ from torch import nn
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from losia_cli.errors import UserError
+from losia_cli.processes import wishes_to_stop
 
 _STEPS_WITHOUT = 3  # a gradient, from the first on: of one step, its samples may be the reason
 
@@ -68,16 +69,9 @@ class StopOnInterrupt(TrainerCallback):
         self._before: Any = None
 
     def on_train_begin(self, *_: Any, **__: Any) -> None:
-        """Listen, while training, for a wish to stop; a training may begin again, smaller.
-
-        A terminal that goes away wishes so too, unless that is to be ignored (nohup).
-        """
-        if self._before is not None:
-            return
-        wishes = [signal.SIGINT, signal.SIGTERM]
-        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
-            wishes.append(signal.SIGHUP)
-        self._before = {wish: signal.signal(wish, self._ask) for wish in wishes}
+        """Listen, while training, for a wish to stop; a training may begin again, smaller."""
+        if self._before is None:
+            self._before = {wish: signal.signal(wish, self._ask) for wish in wishes_to_stop()}
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
